@@ -1,0 +1,320 @@
+import doctest
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchreid
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from torchreid_ptl.evaluation import RankingResult, evaluate_ranking, ranking
+
+
+def naive_list(query, gallery, pid, camid, gallery_pids, gallery_camids):
+    """Junk-free (gallery index, is a match) pairs from near to far, by plain arithmetic."""
+    entries = []
+    for index, image in enumerate(gallery):
+        if gallery_pids[index] == pid and gallery_camids[index] == camid:
+            continue
+        distance = sum((float(a) - float(b)) ** 2 for a, b in zip(query, image, strict=True))
+        entries.append((distance, index, gallery_pids[index] == pid))
+    return [(index, match) for _, index, match in sorted(entries)]
+
+
+def naive_scores(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids):
+    """(AP, INP, first rank) per query, None for a query without match."""
+    scores = []
+    for features, pid, camid in zip(query, query_pids, query_camids, strict=True):
+        found, precisions, places = 0, [], []
+        for place, (_, match) in enumerate(naive_list(features, gallery, pid, camid, gallery_pids, gallery_camids), 1):
+            if match:
+                found += 1
+                precisions.append(found / place)
+                places.append(place)
+        scores.append((sum(precisions) / found, found / places[-1], places[0]) if found else None)
+    return scores
+
+
+def scene(seed, queries=12, images=40, dims=3, people=5, cameras=3, values=3):
+    """Whole-numbered descriptors of few values: many equal distances, all of them exact."""
+    rng = np.random.default_rng(seed)
+    draw = rng.integers
+    return (
+        draw(0, values, (queries, dims)).astype(np.float32),
+        draw(0, values, (images, dims)).astype(np.float32),
+        draw(0, people, queries),
+        draw(0, people, images),
+        draw(0, cameras, queries),
+        draw(0, cameras, images),
+    )
+
+
+def gaussian_scene(seed, queries=30, images=200, dims=16, people=8, cameras=4):
+    rng = np.random.default_rng(seed)
+    _, _, *labels = scene(seed, queries, images, dims, people, cameras)
+    return (rng.standard_normal((queries, dims)), rng.standard_normal((images, dims)), *labels)
+
+
+def assert_same(result, other):
+    for name in ("mAP", "mINP", "cmc", "average_precision", "first_hit", "skipped"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(other, name), err_msg=name)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    queries=st.integers(1, 9),
+    images=st.integers(1, 30),
+    dims=st.integers(1, 4),
+    people=st.integers(1, 6),
+    cameras=st.integers(1, 4),
+    values=st.integers(1, 4),
+    max_rank=st.integers(1, 40),
+)
+def test_equals_plain_loops_with_ties(seed, queries, images, dims, people, cameras, values, max_rank):
+    data = scene(seed, queries, images, dims, people, cameras, values)
+    expected = naive_scores(*data)
+    valid = [score for score in expected if score]
+    if not valid:
+        with pytest.raises(ValueError, match=f"none of the {queries} queries"):
+            evaluate_ranking(*data, max_rank=max_rank)
+        return
+    result = evaluate_ranking(*data, max_rank=max_rank)
+    assert result.mAP == pytest.approx(np.mean([ap for ap, _, _ in valid]))
+    assert result.mINP == pytest.approx(np.mean([inp for _, inp, _ in valid]))
+    cmc = [np.mean([first <= k for _, _, first in valid]) for k in range(1, min(max_rank, images) + 1)]
+    np.testing.assert_allclose(result.cmc, cmc)
+    np.testing.assert_allclose(result.average_precision, [s[0] if s else np.nan for s in expected])
+    assert result.first_hit.tolist() == [s[2] if s else 0 for s in expected]
+    assert result.skipped.tolist() == [index for index, s in enumerate(expected) if not s]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_the_host_on_a_stable_order(seed, monkeypatch):
+    query, gallery, *labels = scene(seed, queries=40, images=120)
+    distances = ((query[:, None] - gallery[None]) ** 2).sum(2)
+    unstable = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda values, axis=-1: unstable(values, axis=axis, kind="stable"))
+    cmc, mean_ap = torchreid.metrics.evaluate_rank(distances, *labels, use_cython=False)
+    result = evaluate_ranking(query, gallery, *labels)
+    assert result.mAP == pytest.approx(mean_ap, abs=1e-12)
+    np.testing.assert_allclose(result.cmc, cmc, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_average_precision_equals_scikit_learn(metric):
+    query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = gaussian_scene(3)
+    result = evaluate_ranking(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, metric)
+    if metric == "cosine":
+        query, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery))
+    for index, features in enumerate(query):
+        same = gallery_pids == query_pids[index]
+        kept = ~(same & (gallery_camids == query_camids[index]))
+        closeness = -((features - gallery) ** 2).sum(1)
+        expected = average_precision_score(same[kept], closeness[kept])
+        assert result.average_precision[index] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("make", [scene, gaussian_scene])
+def test_blocks_do_not_change_the_result(make, metric):
+    data = make(5, queries=97, images=1500)
+    whole = evaluate_ranking(*data, metric, return_top=7)
+    assert ranking._rows_per_block(1500, 1) < 97 / 3
+    blocks = evaluate_ranking(*data, metric, memory_mb=1, return_top=7)
+    assert_same(blocks, whole)
+    np.testing.assert_array_equal(blocks.top, whole.top)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
+def test_other_dtypes(dtype):
+    query, gallery, *labels = scene(7)
+    expected = evaluate_ranking(query, gallery, *labels)
+    assert_same(evaluate_ranking(torch.tensor(query).to(dtype), torch.tensor(gallery).to(dtype), *labels), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
+def test_numpy_dtypes_and_labels_of_any_kind(dtype):
+    query, gallery, *labels = scene(8)
+    expected = evaluate_ranking(query, gallery, *labels)
+    frozen = gallery.astype(dtype)[::-1]
+    frozen.flags.writeable = False
+    query_pids, gallery_pids, query_camids, gallery_camids = labels
+    mixed = (query_pids.tolist(), torch.tensor(gallery_pids), tuple(query_camids.tolist()), gallery_camids.astype("u1"))
+    assert_same(evaluate_ranking(query.astype(dtype), frozen[::-1], *mixed), expected)
+
+
+def test_large_half_precision_features_do_not_overflow():
+    query, gallery, *labels = scene(9)
+    big = [torch.tensor(x * 2.0**14).half() for x in (query, gallery)]
+    assert_same(evaluate_ranking(*big, *labels), evaluate_ranking(query, gallery, *labels))
+
+
+def test_autocast_and_gradients_stay_outside():
+    query, gallery, *labels = gaussian_scene(4)
+    expected = evaluate_ranking(query, gallery, *labels)
+    tracked = torch.tensor(query, dtype=torch.float32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(evaluate_ranking(tracked, gallery, *labels), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_gpu_equals_cpu(metric):
+    query, gallery, *labels = gaussian_scene(6)
+    on_gpu = evaluate_ranking(torch.tensor(query).cuda(), torch.tensor(gallery).cuda(), *labels, metric, return_top=3)
+    assert_same(on_gpu, evaluate_ranking(query, gallery, *labels, metric))
+    assert isinstance(on_gpu.top, np.ndarray)
+
+
+def test_cosine_ignores_length():
+    query, gallery, *labels = gaussian_scene(11)
+    rng = np.random.default_rng(0)
+    stretched = [x * 2.0 ** rng.integers(-8, 8, (len(x), 1)) for x in (query, gallery)]
+    assert_same(evaluate_ranking(*stretched, *labels, "cosine"), evaluate_ranking(query, gallery, *labels, "cosine"))
+    euclidean = evaluate_ranking(*stretched, *labels)
+    assert euclidean.mAP != evaluate_ranking(query, gallery, *labels).mAP
+
+
+def test_junk_leaves_the_list():
+    query, gallery = [[0.0]], [[0.0], [1.0], [2.0], [3.0], [4.0]]
+    result = evaluate_ranking(
+        np.array(query), np.array(gallery), [1], [1, 2, 1, 1, 1], [0], [0, 0, 1, 0, 2], return_top=6
+    )
+    assert result.top.tolist() == [[1, 2, 4, -1, -1, -1]]
+    assert result.first_hit.tolist() == [2]
+    assert result.mAP == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert result.mINP == pytest.approx(2 / 3)
+    assert result.cmc.tolist() == [0, 1, 1, 1, 1]
+
+
+def test_top_is_the_junk_free_list():
+    data = scene(13)
+    result = evaluate_ranking(*data, return_top=10)
+    query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = data
+    for index, top in enumerate(result.top.tolist()):
+        expected = naive_list(
+            query[index], gallery, query_pids[index], query_camids[index], gallery_pids, gallery_camids
+        )
+        assert top == [image for image, _ in expected][:10]
+    assert evaluate_ranking(*data).top is None
+
+
+def test_queries_without_match_are_skipped_and_listed():
+    gallery = torch.eye(4)
+    result = evaluate_ranking(gallery[[1, 0, 2]], gallery, [5, 1, 9], [1, 5, 5, 1], [0, 0, 0], [1, 0, 0, 1])
+    assert result.skipped.tolist() == [0, 2]
+    assert np.isnan(result.average_precision[[0, 2]]).all()
+    assert result.first_hit.tolist() == [0, 1, 0]
+    assert result.rank(1) == 1.0
+    assert result.as_dict()["skipped"] == 2
+    assert "3 queries, 2 of them skipped" in str(result)
+
+
+def test_ranks_beyond_gallery_and_curve():
+    data = scene(17, images=30)
+    clipped = evaluate_ranking(*data, max_rank=500)
+    assert len(clipped.cmc) == 30
+    assert clipped.rank(500) == clipped.cmc[-1] == 1.0
+    short = evaluate_ranking(*data, max_rank=2)
+    assert short.cmc.tolist() == clipped.cmc[:2].tolist()
+    assert [short.rank(k) for k in range(1, 31)] == clipped.cmc.tolist()
+    with pytest.raises(ValueError, match="ranks count from 1, got 0"):
+        short.rank(0)
+
+
+def test_result_prints_and_serialises():
+    result = RankingResult(0.5, 0.25, np.array([0.5, 1.0]), np.array([0.5, 0.5]), np.array([1, 2]), np.array([], int))
+    assert str(result).splitlines() == [
+        "mAP 50.00%   mINP 25.00%",
+        "rank-1 50.00%   rank-5 100.00%   rank-10 100.00%   rank-20 100.00%",
+        "2 queries",
+    ]
+    assert json.loads(json.dumps(result.as_dict([1, 2]))) == {
+        "mAP": 0.5,
+        "mINP": 0.25,
+        "cmc": {"1": 0.5, "2": 1.0},
+        "queries": 2,
+        "skipped": 0,
+    }
+
+
+def test_gallery_order_matters_only_for_ties():
+    query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = gaussian_scene(19)
+    order = np.random.default_rng(1).permutation(len(gallery))
+    shuffled = evaluate_ranking(
+        query, gallery[order], query_pids, gallery_pids[order], query_camids, gallery_camids[order]
+    )
+    assert_same(shuffled, evaluate_ranking(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids))
+
+
+def arguments(**changes):
+    query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = scene(23, queries=4, images=20)
+    return {
+        "query": query,
+        "gallery": gallery,
+        "query_pids": query_pids,
+        "gallery_pids": gallery_pids,
+        "query_camids": query_camids,
+        "gallery_camids": gallery_camids,
+        **changes,
+    }
+
+
+def spoiled(rows, value):
+    gallery = np.zeros((20, 3))
+    gallery[rows, 1] = value
+    return gallery
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query": np.zeros((4, 2))}, r"same dimension, got 2 \(query\) and 3 \(gallery\)"),
+        ({"query": np.zeros(4)}, r"query descriptors must be a matrix .*got shape \(4,\)"),
+        ({"gallery": np.zeros((20, 3, 1))}, r"gallery descriptors must be a matrix .*got shape \(20, 3, 1\)"),
+        ({"gallery": spoiled([2, 5], np.nan)}, r"2 of 20 gallery rows hold NaN.*: 2, 5$"),
+        ({"gallery": spoiled(list(range(7)), -np.inf)}, r"7 of 20 gallery rows .*: 0, 1, 2, 3, 4, \.\.\."),
+        ({"gallery": spoiled([3], 1e30)}, r"1 of 20 gallery rows .* too large values: 3"),
+        ({"query": np.full((4, 3), 1e300)}, r"4 of 4 query rows"),
+        ({"query": np.zeros((0, 3)), "query_pids": [], "query_camids": []}, r"query is empty: .*\(0, 3\)"),
+        ({"gallery": np.zeros((0, 3)), "gallery_pids": [], "gallery_camids": []}, "gallery is empty"),
+        ({"query_pids": [1, 2, 3]}, r"query_pids must hold one number for each of 4 descriptors, got \(3,\)"),
+        ({"gallery_pids": [1]}, "gallery_pids must hold .* 20 descriptors"),
+        ({"query_camids": [[1], [2], [3], [4]]}, r"query_camids must hold .*got \(4, 1\)"),
+        ({"gallery_camids": [1] * 21}, r"gallery_camids must hold .*got \(21,\)"),
+        ({"query_pids": ["a", "b", "c", "d"]}, "query_pids must be integers"),
+        ({"query_camids": [0.0, 1.0, 2.0, 3.0]}, "query_camids must be integers, got float64"),
+        ({"metric": "manhattan"}, "unknown metric 'manhattan'; allowed: euclidean, cosine"),
+        ({"max_rank": 0}, "max_rank must be 1 or more, got 0"),
+        ({"return_top": -1}, "return_top must be 0 or more, got -1"),
+        ({"memory_mb": 0}, "memory_mb=0 does not hold one query row against 20 gallery images; the least .* is 1$"),
+    ],
+)
+def test_bad_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_ranking(**arguments(**changes))
+
+
+def test_least_memory_works():
+    with pytest.raises(ValueError, match="the least that works is 3"):
+        ranking._rows_per_block(100_000, 2)
+    assert ranking._rows_per_block(100_000, 3) == 1
+
+
+def test_no_query_with_a_match_names_identities_and_cameras():
+    message = (
+        r"none of the 4 queries has a match .*: identity 3 is seen in the gallery by cameras \[1\] only, which "
+        r"is the query's own; identity 8 is not in the gallery; check"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate_ranking(
+            **arguments(query_pids=[3, 8, 3, 8], query_camids=[1] * 4, gallery_pids=[3] * 20, gallery_camids=[1] * 20)
+        )
+
+
+def test_example_in_the_documentation():
+    assert doctest.testmod(ranking).failed == 0

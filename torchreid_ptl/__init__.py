@@ -1,0 +1,25 @@
+"""Keeps torchreid's person re-identification models current; importing it registers everything with torchreid."""
+
+from . import evaluation, host, losses, models
+from .cells import BConvCell, BConvCellV2, reset_states
+from .engines import evaluating
+from .models import PTL, available_models
+from .registration import register
+from .version import __version__
+
+register()
+
+__all__ = [
+    "PTL",
+    "BConvCell",
+    "BConvCellV2",
+    "__version__",
+    "available_models",
+    "evaluating",
+    "evaluation",
+    "host",
+    "losses",
+    "models",
+    "register",
+    "reset_states",
+]

@@ -1,0 +1,239 @@
+"""Batch-related convolutional cells: layers that carry a latent state from one training batch to the next."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["BConvCell", "BConvCellV2", "reset_states"]
+
+
+class BConvCell(nn.Module):
+    r"""BConv-Cell: a gated convolution whose latent state passes from batch to batch.
+
+    Progressive Transfer Learning (arXiv 1908.02492), Eq. 1 [paper], with ``*`` a convolution and ``o`` the
+    element-wise product::
+
+        i = sigmoid(W_xi * x + b_i)    f = sigmoid(W_xf * x + b_f)    o = sigmoid(W_xo * x + b_o)
+        C_b = f o C_{b-1} + i o tanh(W_xc * x + b_c)
+        y = o o tanh(C_b)
+
+    The state, (N, out_channels, H', W') like the output, is zero when training (or an epoch) starts and is detached:
+    no gradient reaches earlier batches. ``train()`` and :func:`reset_states` clear it. In evaluation mode the cell is
+    a pure function of its input, ``y = o o tanh(i o tanh(c))``: the state is neither read nor written and the forget
+    gate is not computed [paper: zero state at test time].
+
+    What the paper leaves open [ours]: a batch smaller than the state uses and updates the first rows and keeps the
+    others; the extra samples of a larger batch start from zero; an input of another resolution restarts the state.
+    ``bias=False`` is the authors' code [code], which has the same order of gates: input, forget, output, cell.
+
+    The state is no parameter and no buffer: it is not in the state dict and not synchronised between processes. It
+    follows ``.to()``.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output and of the state.
+        kernel_size: side of the square kernel, in pixels.
+        stride: stride of the convolution, in pixels.
+        padding: zero padding on each side, in pixels.
+        bias: whether the gates have the biases of Eq. 1.
+
+    Attributes:
+        gates: one convolution for all gates, output chunks in the order input, forget, output, cell.
+        carry: when False the cell forgets after every batch, in training as well.
+
+    Example:
+        >>> cell = BConvCell(3, 8, stride=2)
+        >>> cell(torch.rand(4, 3, 16, 8)).shape
+        torch.Size([4, 8, 8, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.carry = True
+        self.gates = nn.Conv2d(in_channels, 4 * out_channels, kernel_size, stride, padding, bias=bias)
+        self.latent: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, in_channels, H, W) to (N, out_channels, H', W') and, in training, advances the state."""
+        if not self._remembers():
+            return self._stateless(x)
+        return self._advance(x)
+
+    def reset_state(self) -> None:
+        """Forgets every earlier batch: the next one meets a zero state."""
+        self._write(None)
+
+    def train(self, mode: bool = True) -> "BConvCell":
+        """Sets the mode as every module does; entering training mode clears the state."""
+        if mode:
+            self.reset_state()
+        super().train(mode)
+        return self
+
+    def _remembers(self) -> bool:
+        if not (self.training and self.carry):
+            return False
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "A BConv-Cell cannot train under nn.DataParallel on several devices: the state written in the replicas "
+                "is lost after every batch. Use one device (CUDA_VISIBLE_DEVICES=0) or one process for each device."
+            )
+        return True
+
+    def _advance(self, x: Tensor) -> Tensor:
+        i, f, o, c = self.gates(x).chunk(4, dim=1)
+        latent = torch.sigmoid(i) * torch.tanh(c)
+        previous = _rows(self.latent, latent.shape, latent)
+        if previous is not None:
+            latent = latent + torch.sigmoid(f) * previous
+        self._write(_merge(self.latent, latent.detach()))
+        return torch.sigmoid(o) * torch.tanh(latent)
+
+    def _stateless(self, x: Tensor) -> Tensor:
+        n, conv = self.out_channels, self.gates
+        weight, bias = conv.weight, conv.bias
+
+        def part(rows: slice) -> Tensor:
+            return F.conv2d(x, weight[rows], None if bias is None else bias[rows], conv.stride, conv.padding)
+
+        i = part(slice(0, n))
+        o, c = part(slice(2 * n, 4 * n)).chunk(2, dim=1)
+        return torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * torch.tanh(c))
+
+    def _write(self, latent: Tensor | None) -> None:
+        """The one place that writes the state."""
+        self.latent = latent
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if self.latent is not None:
+            self._write(fn(self.latent))
+        return self
+
+    def extra_repr(self) -> str:
+        """Shows whether the state is carried."""
+        return "" if self.carry else "carry=False"
+
+
+class BConvCellV2(BConvCell):
+    r"""BConv-Cell-v2: keeps the output of the previous batch beside the latent state.
+
+    Progressive Transfer Learning (arXiv 1908.02492), described there in prose [paper]: the hidden state of earlier
+    batches passes a transposed convolution that recovers features of the input's shape; these are concatenated with
+    the input before the gates. In formulas [ours], with ``H`` the previous output::
+
+        r = ConvT(H_{b-1})                 out_channels -> in_channels, at the input's height and width
+        x' = [x ; r]                       2 * in_channels
+        i, f, o, c and C_b                 as in BConvCell, on x'
+        y = o o tanh(C_b),  H_b = y        detached
+
+    The transposed convolution has the cell's kernel, stride and padding. Where a stride leaves its output one or more
+    pixels short of the input, its output padding fills them [ours]. With ``H = 0``, that is at test time and in the
+    first batch, ``r`` is the bias of the transposed convolution alone.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output and of both states.
+        kernel_size: side of the square kernel, in pixels.
+        stride: stride of the convolution, in pixels.
+        padding: zero padding on each side, in pixels.
+        bias: whether gates and transposed convolution have biases.
+
+    Attributes:
+        gates: one convolution for all gates, output chunks in the order input, forget, output, cell.
+        recover: the transposed convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(2 * in_channels, out_channels, kernel_size, stride, padding, bias)
+        self.in_channels = in_channels
+        self.recover = nn.ConvTranspose2d(out_channels, in_channels, kernel_size, stride, padding, bias=bias)
+        self.hidden: Tensor | None = None
+
+    def reset_state(self) -> None:
+        """Forgets every earlier batch: the next one meets zero states."""
+        super().reset_state()
+        self._write_hidden(None)
+
+    def _advance(self, x: Tensor) -> Tensor:
+        hidden = _rows(self.hidden, (x.shape[0], self.out_channels, *self._output_size(x)), x)
+        recovered = self._recovered_bias(x) if hidden is None else self.recover(hidden, output_size=x.shape[-2:])
+        y = super()._advance(torch.cat([x, recovered.to(x.dtype)], dim=1))
+        self._write_hidden(_merge(self.hidden, y.detach()))
+        return y
+
+    def _stateless(self, x: Tensor) -> Tensor:
+        return super()._stateless(torch.cat([x, self._recovered_bias(x)], dim=1))
+
+    def _recovered_bias(self, x: Tensor) -> Tensor:
+        bias = self.recover.bias
+        if bias is None:
+            return torch.zeros_like(x)
+        return bias.to(x.dtype).view(1, -1, 1, 1).expand_as(x)
+
+    def _output_size(self, x: Tensor) -> tuple[int, int]:
+        conv = self.gates
+        height, width = (
+            (x.shape[axis + 2] + 2 * int(conv.padding[axis]) - conv.kernel_size[axis]) // conv.stride[axis] + 1
+            for axis in (0, 1)
+        )
+        return height, width
+
+    def _write_hidden(self, hidden: Tensor | None) -> None:
+        """The one place that writes the hidden state."""
+        self.hidden = hidden
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if self.hidden is not None:
+            self._write_hidden(fn(self.hidden))
+        return self
+
+
+def reset_states(module: nn.Module) -> None:
+    """Clears the state of every BConv-Cell in ``module``, itself included.
+
+    Args:
+        module: any module, wrapped or not; one without cells is left as it is.
+    """
+    for child in module.modules():
+        if isinstance(child, BConvCell):
+            child.reset_state()
+
+
+def _rows(state: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """The state of the batch's samples, zeros for those beyond it; None for no state or another resolution."""
+    if state is None or state.shape[1:] != tuple(shape[1:]):
+        return None
+    state = state[: shape[0]].to(like)
+    missing = shape[0] - state.shape[0]
+    if missing > 0:
+        state = torch.cat([state, state.new_zeros(missing, *shape[1:])])
+    return state
+
+
+def _merge(old: Tensor | None, new: Tensor) -> Tensor:
+    """The new state, followed by the rows of the old one that a smaller batch did not touch."""
+    if old is None or old.shape[1:] != new.shape[1:] or old.shape[0] <= new.shape[0]:
+        return new
+    return torch.cat([new, old[new.shape[0] :].to(new)])

@@ -1,0 +1,178 @@
+"""Turns a configuration into objects."""
+
+from typing import Any
+
+import torch
+import torchreid
+from torch import nn
+from yacs.config import CfgNode
+
+from .. import host
+from ..config import to_dict
+from ..data.manager import ImageDataManager
+from ..engines import ImagePTLEngine, MGNObjective, Objective, SoftmaxObjective, TripletObjective
+from ..models import available_models
+from ..runtime.weights import load_weights
+
+
+def build_datamanager(config: CfgNode) -> ImageDataManager:
+    """Loads the data sets; see :class:`ImageDataManager` for what is checked."""
+    data, sampler = config.data, config.sampler
+    return ImageDataManager(
+        on_bad_image=data.on_bad_image,
+        root=data.root,
+        sources=data.sources,
+        targets=data.targets,
+        height=data.height,
+        width=data.width,
+        transforms=data.transforms,
+        k_tfm=data.k_tfm,
+        norm_mean=data.norm_mean,
+        norm_std=data.norm_std,
+        use_gpu=config.use_gpu,
+        split_id=data.split_id,
+        combineall=data.combineall,
+        load_train_targets=data.load_train_targets,
+        batch_size_train=config.train.batch_size,
+        batch_size_test=config.test.batch_size,
+        workers=data.workers,
+        num_instances=sampler.num_instances,
+        num_cams=sampler.num_cams,
+        num_datasets=sampler.num_datasets,
+        train_sampler=sampler.train_sampler,
+        train_sampler_t=sampler.train_sampler_t,
+        cuhk03_labeled=config.cuhk03.labeled_images,
+        cuhk03_classic_split=config.cuhk03.classic_split,
+        market1501_500k=config.market1501.use_500k_distractors,
+    )
+
+
+def build_objective(config: CfgNode) -> Objective:
+    """The objective ``loss.name`` stands for."""
+    loss = config.loss
+    if loss.name == "softmax":
+        return SoftmaxObjective(loss.softmax.label_smooth)
+    if loss.name == "mgn":
+        return MGNObjective(loss.mgn.margin, loss.mgn.label_smooth)
+    triplet = loss.triplet
+    return TripletObjective(triplet.margin, triplet.weight_t, triplet.weight_x, loss.softmax.label_smooth)
+
+
+def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
+    """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
+
+    Args:
+        config: the configuration.
+        num_classes: number of training identities.
+        loss: what the objective asks the model to be built for.
+    """
+    name = config.model.name
+    options: dict[str, Any] = {}
+    if name in available_models():
+        options = {"state": config.ptl.state}
+        if not name.startswith("mgn"):
+            options["start"] = config.ptl.start
+        if not config.ptl.cells:
+            options["version"] = 0
+    # weights that are loaded anyway need no ImageNet weights before them
+    pretrained = config.model.pretrained and not config.model.load_weights
+    model = host.models()[name](
+        num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=config.use_gpu, **options
+    )
+    if config.model.load_weights:
+        print(f"Loading {config.model.load_weights}\n{load_weights(model, config.model.load_weights)}")
+    return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+
+
+def build_optimizer(config: CfgNode, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
+    """The host's optimiser, or AdamW, over model and objective."""
+    train = config.train
+    by_host = "adam" if train.optim == "adamw" else train.optim
+    optimizer = torchreid.optim.build_optimizer(
+        model,
+        optim=by_host,
+        lr=train.lr,
+        weight_decay=train.weight_decay,
+        momentum=config.sgd.momentum,
+        sgd_dampening=config.sgd.dampening,
+        sgd_nesterov=config.sgd.nesterov,
+        rmsprop_alpha=config.rmsprop.alpha,
+        adam_beta1=config.adam.beta1,
+        adam_beta2=config.adam.beta2,
+        staged_lr=train.staged_lr,
+        new_layers=train.new_layers,
+        base_lr_mult=train.base_lr_mult,
+    )
+    criterion = list(objective.parameters())
+    if criterion:
+        optimizer.add_param_group({"params": criterion})
+    if train.optim == "adamw":
+        groups = [{"params": group["params"], "lr": group["lr"]} for group in optimizer.param_groups]
+        betas = (config.adam.beta1, config.adam.beta2)
+        return torch.optim.AdamW(groups, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
+    return optimizer
+
+
+def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: int) -> Any:
+    """The host's scheduler, stepped per epoch, or torch's OneCycleLR, stepped per batch.
+
+    Args:
+        config: the configuration.
+        optimizer: its groups' learning rates are the peaks of a one-cycle schedule.
+        batches: batches in an epoch.
+    """
+    train = config.train
+    if train.lr_scheduler == "one_cycle":
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        total = max(1, train.max_epoch * batches)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total, cycle_momentum=False)
+    return torchreid.optim.build_lr_scheduler(
+        optimizer,
+        lr_scheduler=train.lr_scheduler,
+        stepsize=train.stepsize,
+        gamma=train.gamma,
+        max_epoch=train.max_epoch,
+    )
+
+
+def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
+    """Builds model, objective, optimiser, scheduler and the engine that drives them."""
+    objective = build_objective(config)
+    model = build_model(config, datamanager.num_train_pids, objective.model_loss)
+    optimizer = build_optimizer(config, model, objective)
+    return ImagePTLEngine(
+        datamanager,
+        model,
+        optimizer,
+        objective,
+        build_scheduler(config, optimizer, len(datamanager.train_loader)),
+        config.use_gpu,
+        step_scheduler_per_batch=config.train.lr_scheduler == "one_cycle",
+        precision=config.train.precision,
+        keep_last=config.model.keep_last,
+        config=to_dict(config),
+    )
+
+
+def run_options(config: CfgNode) -> dict[str, Any]:
+    """The arguments of ``engine.run``."""
+    train, test = config.train, config.test
+    return {
+        "save_dir": config.data.save_dir,
+        "max_epoch": train.max_epoch,
+        "start_epoch": train.start_epoch,
+        "print_freq": train.print_freq,
+        "fixbase_epoch": train.fixbase_epoch,
+        "open_layers": train.open_layers,
+        "start_eval": test.start_eval,
+        "eval_freq": test.eval_freq,
+        "test_only": test.evaluate,
+        "resume": config.model.resume,
+        "dist_metric": test.dist_metric,
+        "normalize_feature": test.normalize_feature,
+        "flip": test.flip,
+        "ranks": test.ranks,
+        "rerank": test.rerank,
+        "visrank": test.visrank,
+        "visrank_topk": test.visrank_topk,
+    }

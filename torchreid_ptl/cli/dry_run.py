@@ -1,0 +1,41 @@
+"""Trying a configuration without its data: made images, two steps, one test, nothing left behind."""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from yacs.config import CfgNode
+
+from ..data.tiny import TinyDrawnPedestrians
+
+NAME = "drawn_pedestrians_tiny"
+STEPS = 2
+
+
+def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
+    """Runs two training steps and a test of a configuration on a handful of drawn images.
+
+    Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
+    sets, the number of epochs, the size of a batch, ImageNet weights and the folder for results are not.
+
+    Args:
+        config: checked.
+        run: what a real run would call.
+    """
+    recipe = TinyDrawnPedestrians.recipe
+    images = recipe.train_ids * recipe.cameras * recipe.images_per_camera
+    with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
+        tried = config.clone()
+        tried.defrost()
+        tried.data.root = tried.data.save_dir = folder
+        tried.data.sources = tried.data.targets = [NAME]
+        tried.data.workers = 0
+        tried.model.pretrained = False
+        tried.model.resume = ""
+        tried.train.max_epoch = 1
+        tried.train.batch_size = images // STEPS
+        tried.sampler.num_instances = 2
+        tried.test.evaluate = False
+        tried.freeze()
+        run(tried)
+    print(f"Dry run of {config.model.name} done: {STEPS} steps of {images // STEPS} made images and a test")

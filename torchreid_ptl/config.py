@@ -1,0 +1,230 @@
+"""The host's configuration tree and the plugin's keys: loading, inheritance, validation, dump."""
+
+import ast
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from . import host
+from .settings import SETTINGS
+
+BASE = "_BASE_"
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message says what was got, what is allowed and what to do."""
+
+
+def default_config() -> CfgNode:
+    """The whole tree with its defaults."""
+    tree: dict[str, Any] = {}
+    for key, setting in SETTINGS.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = list(setting.default) if isinstance(setting.default, list) else setting.default
+    return CfgNode(tree)
+
+
+def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> CfgNode:
+    """Builds the configuration of a run.
+
+    Args:
+        path: a YAML file; ``_BASE_`` in it names a file, or a list of files, relative to it, that it builds upon.
+        options: KEY VALUE pairs that win over the file.
+
+    Returns:
+        The tree, not yet frozen.
+
+    Raises:
+        FileNotFoundError: the file or one it builds upon is missing.
+        ConfigError: an unknown key, a value of the wrong type, a circle of bases, or an option without value.
+    """
+    config = default_config()
+    if path:
+        for key, value, origin in _read(Path(path), ()):
+            _set(config, key, value, origin)
+    if len(options) % 2:
+        raise ConfigError(f"Options come in pairs KEY VALUE; {options[-1]!r} has no value. Got: {' '.join(options)}")
+    for key, text in zip(options[::2], options[1::2], strict=True):
+        _set(config, key, _literal(text), "the command line")
+    return config
+
+
+def validate(config: CfgNode) -> None:
+    """Checks names and combinations that can be checked before anything is built.
+
+    Raises:
+        ConfigError: with the key, what it is and what it may be.
+    """
+    for key, setting in SETTINGS.items():
+        if setting.choices:
+            items = get(config, key)
+            for item in items if isinstance(items, list) else [items]:
+                _require_choice(key, item, setting.choices)
+    known = host.training_choices()
+    _require_choice("model.name", config.model.name, host.models())
+    _require_choice("train.optim", config.train.optim, [*known["optim"], "adamw"])
+    _require_choice("train.lr_scheduler", config.train.lr_scheduler, [*known["lr_scheduler"], "one_cycle"])
+    _require_choice("sampler.train_sampler", config.sampler.train_sampler, known["sampler"])
+    for name in (*config.data.sources, *config.data.targets):
+        _require_choice("data.sources and data.targets", name, host.image_datasets())
+    _validate_numbers(config)
+    _validate_combinations(config)
+
+
+def to_dict(config: CfgNode) -> dict[str, Any]:
+    """The tree as plain dictionaries and values."""
+    return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in config.items()}
+
+
+def get(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Any, str]]:
+    """Yields (dotted key, value, origin) of a file, those of its bases first."""
+    path = path.resolve()
+    if path in above:
+        raise ConfigError("Configurations build upon each other in a circle: " + " -> ".join(map(str, (*above, path))))
+    if not path.is_file():
+        raise FileNotFoundError(f"No configuration {path}{f', which {above[-1]} builds upon' if above else ''}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; a configuration is a tree of keys")
+    bases = content.pop(BASE, [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        yield from _read(path.parent / base, (*above, path))
+    for key, value in _flatten(content):
+        yield key, value, str(path)
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(config: CfgNode, key: str, value: Any, origin: str) -> None:
+    if key not in SETTINGS:
+        raise ConfigError(f"Unknown key {key!r} in {origin}: {_hint(key)}")
+    *sections, name = key.split(".")
+    node = config
+    for section in sections:
+        node = node[section]
+    node[name] = _typed(key, value, origin)
+
+
+def _hint(key: str) -> str:
+    below = [known for known in SETTINGS if known.startswith(f"{key}.")]
+    if below:
+        return f"it is a section with the keys {', '.join(below)}"
+    same_name = [known for known in SETTINGS if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.5) or same_name[:1]
+    return f"did you mean {close[0]!r}?" if close else "docs/config.md lists all keys"
+
+
+def _typed(key: str, value: Any, origin: str) -> Any:
+    default = SETTINGS[key].default
+    if not isinstance(default, str) and isinstance(value, str):
+        value = _literal(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if isinstance(default, list) and isinstance(value, tuple):
+        value = list(value)
+    if type(value) is not type(default) or not _items_fit(value, default):
+        raise ConfigError(
+            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {_kind(default)} such as {default!r}"
+        )
+    return value
+
+
+def _items_fit(value: Any, default: Any) -> bool:
+    if not isinstance(default, list):
+        return True
+    allowed: tuple[type, ...] = (float, int) if isinstance(default[0], float) else (type(default[0]),)
+    return all(type(item) in allowed for item in value)
+
+
+def _kind(default: Any) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    if isinstance(default, list):
+        return {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}[type(default[0])]
+    return names[type(default)]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
+    if value in allowed:
+        return
+    close = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(f"{key} is {value!r}: {meant}Allowed: {', '.join(allowed)}")
+
+
+def _validate_numbers(config: CfgNode) -> None:
+    for key, least in {
+        "train.batch_size": 2,
+        "test.batch_size": 1,
+        "train.max_epoch": 0,
+        "data.height": 1,
+        "data.width": 1,
+        "data.workers": 0,
+        "model.keep_last": 1,
+        "sampler.num_instances": 1,
+        "test.visrank_topk": 1,
+        "train.print_freq": 1,
+    }.items():
+        if get(config, key) < least:
+            raise ConfigError(f"{key} is {get(config, key)}; the least is {least}")
+    if not config.test.ranks or min(config.test.ranks) < 1:
+        raise ConfigError(f"test.ranks is {config.test.ranks}; ranks count from 1, for example [1, 5, 10, 20]")
+    if not config.train.lr > 0:
+        raise ConfigError(f"train.lr is {config.train.lr}; a learning rate is above 0")
+
+
+def _validate_combinations(config: CfgNode) -> None:
+    triplet = config.loss.triplet
+    is_mgn_model = config.model.name.startswith("mgn")
+    needs_identities = config.loss.name in ("triplet", "mgn")
+    rules = {
+        "loss.name mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
+        f"{config.model.name}": config.loss.name == "mgn" and not is_mgn_model,
+        f"loss.name {config.loss.name} compares images of an identity within a batch; set sampler.train_sampler "
+        f"RandomIdentitySampler instead of {config.sampler.train_sampler}": needs_identities
+        and config.sampler.train_sampler != "RandomIdentitySampler",
+        "loss.triplet.weight_t and weight_x: at least 0, and one of them above": config.loss.name == "triplet"
+        and (min(triplet.weight_t, triplet.weight_x) < 0 or triplet.weight_t + triplet.weight_x == 0),
+        "train.fixbase_epoch trains the classifier alone, which loss.triplet.weight_x 0 leaves out of the loss; set "
+        "one of them to another value": config.loss.name == "triplet"
+        and triplet.weight_x == 0
+        and config.train.fixbase_epoch > 0,
+        "cuhk03.use_metric_cuhk03 is not evaluated by this engine; use torchreid's own engines for CUHK03's "
+        "single-gallery-shot protocol, or set it to False": config.cuhk03.use_metric_cuhk03,
+        "data.k_tfm gives several views of an image; the engine takes one: set it to 1": config.data.k_tfm != 1,
+        "data.sources or data.targets is empty; name at least one data set": not config.data.sources
+        or not config.data.targets,
+    }
+    for message, broken in rules.items():
+        if broken:
+            raise ConfigError(message)

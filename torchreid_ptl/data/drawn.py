@@ -1,0 +1,257 @@
+"""A data set of drawn pedestrians: made from a seed on first use, without a network.
+
+Nobody is recognised by colour alone: garments come from one palette, LOOKALIKES neighbours share their main colours
+and differ in weave, cut, build and what they carry, and every camera has a colour cast of its own.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torchreid
+
+from .drawing import VIEWS, WEAVES, Camera, Colour, Garment, Identity, draw_pedestrian, pick, seeded
+
+VERSION = 1  # raise it whenever the same seed gives other pictures
+
+# Difficulty: raise a value to make identities harder to tell apart. The manifest of a folder keeps these.
+LOOKALIKES = 4  # neighbouring identities that share the main colours of their garments
+STRAY_VIEW = 0.3  # share of images seen from another side than the camera's own
+COLOUR_CAST = 0.08  # how far the colour channels of a camera drift apart
+FLICKER = 0.2  # change of brightness from image to image
+NOISE = 10.0  # standard deviation of the noise of the worst sensor, in grey values
+OCCLUSION = 0.35  # share of images with something in front of the person
+JITTER = 0.1  # how far scale and place of the crop wander
+
+MANIFEST = "manifest.json"
+FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+TOPS = ("shirt", "tee", "jacket", "coat")
+BOTTOMS = ("trousers", "trousers", "shorts", "skirt")
+BOTTOM_WEAVES = ("plain", "plain", "plain", "pinstripes", "checks")
+HAIRS = ("short", "short", "long", "bun", "bald")
+HATS = ("none", "none", "none", "cap", "beanie")
+CARRIED = ("nothing", "nothing", "backpack", "handbag", "satchel", "trolley", "umbrella")
+OCCLUDERS = ("pole", "hedge", "car", "box")
+CASTS = ((1, 0, -1), (-1, 0, 1), (-1, 1, -1), (1, -1, 1))
+SKINS: tuple[Colour, ...] = ((236, 200, 174), (212, 164, 130), (168, 116, 84), (108, 72, 52))
+HAIR_COLOURS: tuple[Colour, ...] = ((30, 24, 22), (78, 50, 32), (176, 138, 84), (150, 146, 142))
+PALETTE: tuple[Colour, ...] = (
+    (32, 32, 36), (84, 86, 92), (150, 152, 156), (226, 224, 218), (34, 46, 92), (58, 96, 164), (132, 172, 206),
+    (168, 44, 46), (104, 32, 52), (52, 108, 66), (96, 100, 54), (190, 168, 122), (112, 76, 50), (206, 164, 58),
+    (196, 128, 146), (104, 72, 128),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many of what a folder holds; distractors walk through the gallery only and carry pid 0."""
+
+    seed: int = 1
+    train_ids: int = 100
+    test_ids: int = 60
+    distractor_ids: int = 20
+    cameras: int = 4
+    images_per_camera: int = 4
+
+    def __post_init__(self) -> None:
+        low = {"seed": 0, "distractor_ids": 0, "cameras": 2, "images_per_camera": 2}
+        for name, value in asdict(self).items():
+            if value < low.get(name, 1):
+                raise ValueError(f"{name} is {value}; drawn pedestrians need at least {low.get(name, 1)}")
+
+    def images(self) -> Iterator[tuple[str, int, int, int]]:
+        """Yields (file name below the folder, identity, camera, index) of every image."""
+        test = self.train_ids + self.test_ids
+        for number in range(1, test + self.distractor_ids + 1):
+            pid = number if number <= test else 0
+            first = 0 if pid else (number - test) * self.images_per_camera
+            for camera in range(self.cameras):
+                for index in range(self.images_per_camera):
+                    tested = 2 if index or not pid else 1
+                    folder = FOLDERS[0 if 0 < pid <= self.train_ids else tested]
+                    yield f"{folder}/{pid:04d}_c{camera + 1}_{first + index:03d}.jpg", number, camera, index
+
+
+class DrawnPedestrians(torchreid.data.ImageDataset):
+    """Drawn pedestrians before drawn cameras, for trying things out; not a benchmark.
+
+    The folder `drawn_pedestrians` below the root is laid out like Market-1501. It is drawn when it is not there.
+
+    Dataset statistics:
+        - identities: 100 (train) + 60 (test), and 20 distractors with pid 0 in the gallery.
+        - images: 1600 (train) + 240 (query) + 1040 (gallery), 4 cameras.
+
+    Raises:
+        FileExistsError: the folder is there, but incomplete or drawn by another recipe.
+    """
+
+    _junk_pids = [0, -1]
+    dataset_dir = "drawn_pedestrians"
+    made_on_use = True
+    recipe = Recipe()
+
+    def __init__(self, root: str = "", **kwargs: Any) -> None:
+        self.root = os.path.abspath(os.path.expanduser(root))
+        self.dataset_dir = os.path.join(self.root, self.dataset_dir)
+        make_dataset(self.dataset_dir, **asdict(self.recipe))
+        train, query, gallery = (_list_images(os.path.join(self.dataset_dir, name)) for name in FOLDERS)
+        labels = {pid: label for label, pid in enumerate(sorted({pid for _, pid, _ in train}))}
+        train = [(path, labels[pid], camid) for path, pid, camid in train]
+        super().__init__(train, query, gallery, **kwargs)
+
+
+def make_identity(number: int, seed: int) -> Identity:
+    """Returns identity `number` of the population `seed`."""
+    group, own = seeded(1, number // LOOKALIKES, seed), seeded(2, number, seed)
+    weaves = list(WEAVES)
+    weave = weaves[(int(group.integers(len(weaves))) + 2 * (number % LOOKALIKES)) % len(weaves)]
+
+    def garment(cut: str, colour: Colour, weave: str) -> Garment:
+        second = pick(own, [other for other in PALETTE if other != colour])
+        return Garment(cut, colour, second, weave, period=float(own.uniform(0.045, 0.085)))
+
+    return Identity(
+        top=garment(pick(own, TOPS), pick(group, PALETTE), weave),
+        bottom=garment(pick(own, BOTTOMS), pick(group, PALETTE), pick(own, BOTTOM_WEAVES)),
+        shoes=pick(own, PALETTE),
+        skin=pick(own, SKINS),
+        hair=pick(own, HAIRS),
+        hair_colour=pick(own, HAIR_COLOURS),
+        hat=pick(own, HATS),
+        carried=pick(own, CARRIED),
+        accent=pick(own, PALETTE),
+        right_handed=bool(own.integers(2)),
+        height=float(own.uniform(0.92, 1.06)),
+        width=float(own.uniform(0.85, 1.25)),
+        head=float(own.uniform(0.9, 1.12)),
+    )
+
+
+def make_camera(number: int, seed: int) -> Camera:
+    """Returns camera `number` of the site `seed`; neighbours look from other sides and have opposite colour casts."""
+    own = seeded(3, number, seed)
+    brightness = float(own.uniform(0.85, 1.15))
+    red, green, blue = (brightness * (1 + COLOUR_CAST * own.uniform(0.4, 1) * sign) for sign in CASTS[number % 4])
+    return Camera(
+        view=VIEWS[(0, 2, 1, 0)[number % 4]],
+        tilt=float(own.uniform(0.0, 0.3)),
+        gains=(float(red), float(green), float(blue)),
+        contrast=float(own.uniform(0.75, 1.0)),
+        haze=float(own.uniform(0.0, 20.0)),
+        sidelight=float(own.uniform(-0.25, 0.25)),
+        blur=float(own.uniform(0.1, 0.25)),
+        noise=float(own.uniform(0.3, 1.0)) * NOISE,
+        quality=int(own.integers(55, 90)),
+        scene=int(own.integers(2**31)),
+        occluder=OCCLUDERS[(number + seed) % 4],
+        stray=STRAY_VIEW,
+        occlusion=OCCLUSION,
+        flicker=FLICKER,
+        jitter=JITTER,
+    )
+
+
+def make_dataset(
+    folder: str,
+    seed: int = Recipe.seed,
+    train_ids: int = Recipe.train_ids,
+    test_ids: int = Recipe.test_ids,
+    distractor_ids: int = Recipe.distractor_ids,
+    cameras: int = Recipe.cameras,
+    images_per_camera: int = Recipe.images_per_camera,
+) -> None:
+    """Draws a data set into `folder`, or checks the one that is there.
+
+    The folder appears complete or not at all: it is drawn under a temporary name beside its place and renamed.
+    Of two processes that draw at once, the first to finish wins and the other one takes over its folder.
+
+    Raises:
+        FileExistsError: the folder is there, but incomplete or drawn by another recipe.
+    """
+    recipe = Recipe(seed, train_ids, test_ids, distractor_ids, cameras, images_per_camera)
+    if not os.path.lexists(folder):
+        parent, name = os.path.split(os.path.abspath(folder))
+        os.makedirs(parent, exist_ok=True)
+        temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex}")
+        try:
+            _draw_all(temporary, recipe, shown_as=folder)
+            _take_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    _check(folder, recipe)
+
+
+def _draw_all(folder: str, recipe: Recipe, shown_as: str) -> None:
+    images, start = list(recipe.images()), time.perf_counter()
+    print(f"Drawing {len(images)} images of pedestrians for {shown_as} ...", flush=True)
+    for name in FOLDERS:
+        os.makedirs(os.path.join(folder, name))
+    cameras = [make_camera(number, recipe.seed) for number in range(recipe.cameras)]
+    for path, number, camera, index in images:
+        generator = seeded(4, number, camera, index, recipe.seed)
+        picture = draw_pedestrian(make_identity(number, recipe.seed), cameras[camera], generator)
+        picture.save(os.path.join(folder, path), quality=cameras[camera].quality)
+    with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
+        json.dump({**_expected(recipe), "sha256": _digest(folder)}, file, indent=2)
+    print(f"Drew them in {time.perf_counter() - start:.1f} s", flush=True)
+
+
+def _take_place(temporary: str, folder: str) -> None:
+    try:
+        os.rename(temporary, folder)
+    except OSError:
+        if not os.path.isdir(folder):
+            raise
+
+
+def _expected(recipe: Recipe) -> dict[str, Any]:
+    difficulty = [LOOKALIKES, STRAY_VIEW, COLOUR_CAST, FLICKER, NOISE, OCCLUSION, JITTER]
+    return {"version": VERSION, **asdict(recipe), "difficulty": difficulty, "images": len(list(recipe.images()))}
+
+
+def _digest(folder: str) -> str:
+    """Returns the SHA-256 over the sorted names of the images, each followed by its bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(f"{part}/{file}" for part in FOLDERS for file in os.listdir(os.path.join(folder, part))):
+        digest.update(name.encode())
+        with open(os.path.join(folder, name), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _check(folder: str, recipe: Recipe) -> None:
+    remedy = "delete the folder or choose another root"
+    try:
+        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+            manifest = dict(json.load(file))
+        digest = _digest(folder)
+    except (OSError, ValueError, TypeError) as error:
+        told = f"{folder} is there but holds no complete set of drawn pedestrians ({error})"
+        raise FileExistsError(f"{told}; {remedy}") from error
+    found = {name: manifest.get(name) for name in _expected(recipe)}
+    differing = {name: (found[name], value) for name, value in _expected(recipe).items() if found[name] != value}
+    if differing:
+        told = ", ".join(f"{name} {found!r} instead of {expected!r}" for name, (found, expected) in differing.items())
+        raise FileExistsError(f"{folder} holds another set of drawn pedestrians: {told}; {remedy}")
+    if digest != manifest.get("sha256"):
+        raise FileExistsError(f"{folder} was changed after drawing: its images do not match {MANIFEST}; {remedy}")
+
+
+def _list_images(folder: str) -> list[tuple[str, int, int]]:
+    """Returns (path, pid, camid from 0) of a folder's images, sorted by path."""
+    images = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.jpg"))):
+        match = re.fullmatch(r"(\d+)_c(\d+)_\d+\.jpg", os.path.basename(path))
+        if match:
+            images.append((path, int(match[1]), int(match[2]) - 1))
+    return images

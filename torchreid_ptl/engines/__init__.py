@@ -1,0 +1,20 @@
+"""One training step, many objectives; evaluation; the epoch."""
+
+from .engine import ImageMGNEngine, ImagePTLEngine, NonFiniteLossError
+from .modes import evaluating
+from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
+from .outputs import Outputs
+from .testing import TestOptions
+
+__all__ = [
+    "ImageMGNEngine",
+    "ImagePTLEngine",
+    "MGNObjective",
+    "NonFiniteLossError",
+    "Objective",
+    "Outputs",
+    "SoftmaxObjective",
+    "TestOptions",
+    "TripletObjective",
+    "evaluating",
+]

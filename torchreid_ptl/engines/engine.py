@@ -1,0 +1,337 @@
+"""The engine: one training step for every objective, the epoch around it, and evaluation."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchreid
+from torch import nn
+
+from .. import host
+from ..cells import reset_states
+from ..evaluation import RankingResult
+from ..runtime.checkpoint import BEST, PREFIX, check_room, prune_checkpoints, save_checkpoint
+from ..runtime.precision import autocast
+from ..runtime.progress import Progress
+from ..runtime.weights import unwrap
+from .modes import evaluating
+from .objectives import MGNObjective, Objective, accuracy
+from .outputs import Outputs
+from .resume import restore, snapshot
+from .testing import Descriptors, TestOptions, extract, rank
+
+_CHECKPOINTS = "model"  # the host's sub-folder of save_dir
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss became NaN or infinite; training stopped before the step that would have spoilt the weights."""
+
+
+class ImagePTLEngine(torchreid.engine.Engine):
+    r"""Trains and tests an image re-ID model, with or without BConv-Cells, for any objective.
+
+    Beside what the host's engines do: the states of the cells are zero at the start of each epoch and carried through
+    it; an evaluation at any time leaves no trace in training; checkpoints are written atomically, hold everything an
+    exact continuation needs and are kept to the best and the last few; progress is shown; a loss that is not finite
+    stops the run before it spoils the weights.
+
+    Args:
+        datamanager: ``torchreid.data.ImageDataManager`` or this package's.
+        model: the network, on its device, built with ``loss=objective.model_loss``.
+        optimizer: over the parameters of the model and, when it has any, of the objective.
+        objective: what to minimise.
+        scheduler: learning-rate scheduler; None for a constant rate.
+        use_gpu: use a GPU when there is one.
+        step_scheduler_per_batch: step the scheduler after each batch instead of each epoch.
+        precision: ``'float32'`` or ``'bfloat16'``.
+        keep_last: number of checkpoints of single epochs to keep, at least 1.
+        config: plain settings to store in the checkpoint.
+
+    Attributes:
+        results: per target, the :class:`~torchreid_ptl.evaluation.RankingResult` of the last test.
+        descriptors: per target, query and gallery descriptors of the last test.
+        history: per figure, a list of (epoch, value).
+
+    Example::
+
+        engine = torchreid.engine.ImagePTLEngine(datamanager, model, optimizer, SoftmaxObjective(), scheduler)
+        engine.run(save_dir='log/ptl', max_epoch=50)
+    """
+
+    def __init__(
+        self,
+        datamanager: Any,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        scheduler: Any = None,
+        use_gpu: bool = True,
+        *,
+        step_scheduler_per_batch: bool = False,
+        precision: str = "float32",
+        keep_last: int = 2,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(datamanager, use_gpu)
+        self.writer: Any = None
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}; at least the last checkpoint is kept")
+        self.device = torch.device("cuda" if self.use_gpu else "cpu")
+        autocast(precision, self.device)
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.register_model("model", model, optimizer, scheduler)
+        self.objective = objective.to(self.device)
+        self.precision = precision
+        self.keep_last = keep_last
+        self.config = dict(config or {})
+        self.step_scheduler_per_batch = step_scheduler_per_batch
+        self.results: dict[str, RankingResult] = {}
+        self.descriptors: dict[str, tuple[Descriptors, Descriptors]] = {}
+        self.history: dict[str, list[tuple[int, float]]] = {}
+        self.best_score = -1.0
+        self.bad_images: list[str] = []
+        self.save_dir = Path("log")
+        self._last_checkpoint: Path | None = None
+        self._last_test: tuple[int, float] | None = None
+
+    def run(  # noqa: D417 - the host's arguments are explained by the host
+        self,
+        save_dir: str = "log",
+        max_epoch: int = 0,
+        start_epoch: int = 0,
+        print_freq: int = 10,
+        fixbase_epoch: int = 0,
+        open_layers: str | Sequence[str] | None = None,
+        start_eval: int = 0,
+        eval_freq: int = -1,
+        test_only: bool = False,
+        *,
+        resume: str = "",
+        **test: Any,
+    ) -> None:
+        """Trains and tests as the host's ``run`` does, with the same arguments and meaning.
+
+        Args:
+            resume: a checkpoint to continue from; ``'auto'`` for the newest whole one in ``save_dir``, if any.
+            **test: fields of :class:`TestOptions`.
+
+        Raises:
+            NonFiniteLossError: a loss became NaN or infinite.
+        """
+        self.save_dir = Path(save_dir)
+        options = TestOptions(**{**test, "ranks": tuple(test.get("ranks", TestOptions.ranks))})
+        if test_only:
+            self.test(options=options)
+            return
+        check_room(self.save_dir, self.model, self.keep_last + 1)
+        self.start_epoch = restore(self, self._checkpoint_folder(), resume) if resume else start_epoch
+        self.max_epoch = max_epoch
+        started = time.monotonic()
+        if self.writer is None:
+            self.writer = self._open_writer()
+        for epoch in range(self.start_epoch, max_epoch):
+            self.epoch = epoch
+            self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
+            done = epoch + 1
+            if done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0):
+                self.test(options=options)
+            self.save_model(epoch, self._rank1(), save_dir)
+        if self.start_epoch >= max_epoch:
+            self.test(options=options)
+        self._close(started)
+
+    def train(
+        self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: str | Sequence[str] | None = None
+    ) -> None:
+        """Trains for one epoch, from cleared states."""
+        self.set_model_mode("train")
+        self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
+        reset_states(self.model)
+        host.empty_patch_pools(getattr(self.datamanager, "transform_tr", None))
+        sums: dict[str, float] = {}
+        self.num_batches = len(self.train_loader)
+        progress: Progress[Any] = Progress(self.train_loader, f"epoch {self.epoch + 1}/{self.max_epoch}", print_freq)
+        counted = 0
+        for self.batch_idx, batch in enumerate(progress):
+            if not self._usable(batch):
+                continue
+            figures = self.forward_backward(batch)
+            counted += 1
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + value
+            means = {name: total / counted for name, total in sums.items()}
+            progress.note(images=len(batch["pid"]), **means, lr=self.get_current_lr())
+            self._log_batch(figures)
+            if self.step_scheduler_per_batch:
+                self.update_lr()
+        self._record({**{name: total / max(counted, 1) for name, total in sums.items()}, "lr": self.get_current_lr()})
+        if not self.step_scheduler_per_batch:
+            self.update_lr()
+
+    def forward_backward(self, data: Mapping[str, Any]) -> dict[str, float]:
+        """One training step: forward, named terms, their sum, backward, optimiser.
+
+        Args:
+            data: a batch of the host's loader.
+
+        Returns:
+            The value of every term, their sum ``loss`` and the accuracy ``acc`` in percent.
+
+        Raises:
+            NonFiniteLossError: before the backward pass, when the sum is NaN or infinite.
+        """
+        images, pids = self.parse_data_for_train(data)
+        images = images.to(self.device, non_blocking=True)
+        pids = pids.to(self.device, non_blocking=True)
+        with autocast(self.precision, self.device):
+            outputs = Outputs.of(self.model(images), self.objective.model_loss)
+        terms = self.objective(outputs, pids)
+        loss = torch.stack(list(terms.values())).sum()
+        figures = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+        self._require_finite(figures)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        figures["acc"] = accuracy(outputs, pids).item()
+        return figures
+
+    def test(self, *args: Any, options: TestOptions | None = None, **kwargs: Any) -> float:
+        """Tests on every target; at any time, training goes on as if it had not happened.
+
+        Args:
+            *args: as the host's ``test``; prefer keywords.
+            options: how to compare; or the same fields as keywords.
+            **kwargs: fields of :class:`TestOptions`.
+
+        Returns:
+            CMC-1 of the last target, between 0 and 1, like the host's.
+        """
+        if args:
+            raise TypeError("test() takes keyword arguments, or options=TestOptions(...)")
+        options = options or TestOptions(**kwargs)
+        with evaluating(self.model), torch.inference_mode():
+            for name in self.test_loader:
+                self._test_target(name, options)
+        return self._rank1()
+
+    @property
+    def score(self) -> float:
+        """What the best checkpoint is chosen by: mAP of the first target."""
+        return float(next(iter(self.results.values())).mAP)
+
+    def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
+        """Writes the checkpoint of an epoch, copies it when it is the best, and deletes the oldest."""
+        folder = Path(save_dir) / _CHECKPOINTS
+        tested = self._last_test is not None and self._last_test[0] == epoch
+        is_best = is_best or (tested and self.score > self.best_score)
+        if is_best:
+            self.best_score = self.score
+        state = snapshot(self, epoch, rank1)
+        path = folder / f"{PREFIX}{epoch + 1}"
+        save_checkpoint(state, path)
+        if is_best:
+            save_checkpoint(state, folder / BEST)
+        self._last_checkpoint = path
+        prune_checkpoints(folder, self.keep_last)
+
+    def _test_target(self, name: str, options: TestOptions) -> None:
+        kind = "source" if name in self.datamanager.sources else "target"
+        print(f"Testing on {name} ({kind})")
+        sides = [
+            extract(self.extract_features, self.test_loader[name][side], f"  {side}", self.device, options.flip)
+            for side in ("query", "gallery")
+        ]
+        self.descriptors[name] = (sides[0], sides[1])
+        self.bad_images += [path for side in sides for path in side.bad_images]
+        result = self.results[name] = rank(sides[0], sides[1], options)
+        print(result)
+        self._last_test = (self.epoch, result.rank(1))
+        figures = {f"{name} mAP": 100 * result.mAP, f"{name} rank-1": 100 * result.rank(1)}
+        self._record(figures)
+        if self.writer is not None:
+            self.writer.add_scalar(f"Test/{name}/rank1", result.rank(1), self.epoch)
+            self.writer.add_scalar(f"Test/{name}/mAP", result.mAP, self.epoch)
+
+    def _usable(self, batch: Any) -> bool:
+        """Whether unreadable images left enough of a batch; batch normalisation needs two images."""
+        self.bad_images += batch.get("bad_images", [])
+        return len(batch["pid"]) > 1
+
+    def _require_finite(self, figures: dict[str, float]) -> None:
+        if abs(figures["loss"]) < float("inf"):
+            return
+        last = self._last_checkpoint
+        good = f"The last good checkpoint is {last}" if last else "No checkpoint has been written yet"
+        raise NonFiniteLossError(
+            f"The loss became {figures['loss']} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: {figures}. "
+            f"{good}. Lower train.lr, or use train.precision float32, and continue with model.resume."
+        )
+
+    def _record(self, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append((self.epoch + 1, float(value)))
+
+    def _log_batch(self, figures: Mapping[str, float]) -> None:
+        if self.writer is None:
+            return
+        step = self.epoch * self.num_batches + self.batch_idx
+        for name, value in {**figures, "lr": self.get_current_lr()}.items():
+            self.writer.add_scalar(f"Train/{name}", value, step)
+
+    def _rank1(self) -> float:
+        return self._last_test[1] if self._last_test else 0.0
+
+    def _checkpoint_folder(self) -> Path:
+        return self.save_dir / _CHECKPOINTS
+
+    def _open_writer(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(log_dir=str(self.save_dir))
+
+    def _close(self, started: float) -> None:
+        print(f"Elapsed {timedelta(seconds=round(time.monotonic() - started))}")
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def update_lr(self, names: Sequence[str] | None = None) -> None:
+        """Steps the scheduler, if there is one."""
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def plain_model(self) -> nn.Module:
+        """The model without wrappers."""
+        return unwrap(self.model)
+
+
+class ImageMGNEngine(ImagePTLEngine):
+    """:class:`ImagePTLEngine` with MGN's objective, with the signature users of the host's engines know.
+
+    Args:
+        datamanager: ``torchreid.data.ImageDataManager`` or this package's, with ``RandomIdentitySampler``.
+        model: ``mgn``, ``mgn_ptl`` or ``mgn_ptl_v2`` built with ``loss='triplet'``.
+        optimizer: over the model's parameters.
+        margin: of the triplet loss.
+        scheduler: learning-rate scheduler; None for a constant rate.
+        use_gpu: use a GPU when there is one.
+        label_smooth: whether to smooth the labels by 0.1; off in the authors' code.
+        **options: further arguments of :class:`ImagePTLEngine`.
+    """
+
+    def __init__(
+        self,
+        datamanager: Any,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        margin: float = 1.2,
+        scheduler: Any = None,
+        use_gpu: bool = True,
+        label_smooth: bool = False,
+        **options: Any,
+    ) -> None:
+        objective = MGNObjective(margin=margin, label_smooth=label_smooth)
+        super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)

@@ -1,0 +1,104 @@
+"""What an engine minimises: an objective turns the outputs of a batch into named, weighted terms."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..losses import batch_hard_triplet_loss
+from .outputs import Outputs
+
+Terms = dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Base of all objectives.
+
+    A module, so that parameters of a criterion reach the optimiser and the checkpoint.
+
+    Attributes:
+        model_loss: the ``loss`` a model must be built with: ``'softmax'`` for logits, ``'triplet'`` for features too.
+    """
+
+    model_loss = "softmax"
+
+    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
+        """Maps the outputs of a batch and its identities (N,) to weighted terms; the engine minimises their sum."""
+        raise NotImplementedError
+
+
+class SoftmaxObjective(Objective):
+    """Cross-entropy over the identities, the mean over all classifiers as in the host.
+
+    Args:
+        label_smooth: whether to smooth the labels by 0.1, the host's default.
+    """
+
+    def __init__(self, label_smooth: bool = True) -> None:
+        super().__init__()
+        self.smoothing = 0.1 if label_smooth else 0.0
+
+    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
+        """Returns the term ``loss_x``."""
+        return {"loss_x": _cross_entropy(outputs.logits, pids, self.smoothing)}
+
+
+class TripletObjective(Objective):
+    """Batch-hard triplet loss and cross-entropy, weighted as in the host.
+
+    Args:
+        margin: of the triplet loss.
+        weight_t: weight of the triplet loss.
+        weight_x: weight of the cross-entropy.
+        label_smooth: whether to smooth the labels by 0.1.
+
+    Raises:
+        ValueError: a negative weight, or both zero.
+    """
+
+    model_loss = "triplet"
+
+    def __init__(
+        self, margin: float = 0.3, weight_t: float = 1.0, weight_x: float = 1.0, label_smooth: bool = True
+    ) -> None:
+        super().__init__()
+        if min(weight_t, weight_x) < 0 or weight_t + weight_x == 0:
+            raise ValueError(f"weight_t {weight_t} and weight_x {weight_x}: both at least 0, one of them above")
+        self.margin, self.weight_t, self.weight_x = margin, weight_t, weight_x
+        self.smoothing = 0.1 if label_smooth else 0.0
+
+    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
+        """Returns the terms ``loss_t`` and ``loss_x``, those whose weight is above zero."""
+        terms = {}
+        if self.weight_t > 0:
+            losses = [batch_hard_triplet_loss(feature, pids, self.margin) for feature in outputs.features]
+            terms["loss_t"] = self.weight_t * torch.stack(losses).mean()
+        if self.weight_x > 0:
+            terms["loss_x"] = self.weight_x * _cross_entropy(outputs.logits, pids, self.smoothing)
+        return terms
+
+
+class MGNObjective(TripletObjective):
+    """MGN's objective [code]: triplet loss over the whole-map parts plus cross-entropy over all parts.
+
+    Margin 1.2 on features that are not normalised, no label smoothing, both terms with weight 1.
+
+    Args:
+        margin: of the triplet loss.
+        label_smooth: whether to smooth the labels by 0.1.
+    """
+
+    def __init__(self, margin: float = 1.2, label_smooth: bool = False) -> None:
+        super().__init__(margin=margin, label_smooth=label_smooth)
+
+
+def accuracy(outputs: Outputs, pids: Tensor) -> Tensor:
+    """Share of the batch, in percent, whose identity the mean of all classifiers' logits names."""
+    named = torch.stack([logits.detach().float() for logits in outputs.logits]).mean(dim=0).argmax(dim=1)
+    return 100.0 * (named == pids).float().mean()
+
+
+def _cross_entropy(logits: Sequence[Tensor], pids: Tensor, smoothing: float) -> Tensor:
+    losses = [F.cross_entropy(item.float(), pids, label_smoothing=smoothing) for item in logits]
+    return torch.stack(losses).mean()

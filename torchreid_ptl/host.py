@@ -1,0 +1,160 @@
+"""The one place that knows torchreid's private parts and the defects worked around.
+
+Two distributions exist: PyPI's 0.2.5 keeps everything below ``torchreid.reid`` and offers ``torchreid.models`` and its
+siblings as attributes only; upstream's 1.4.0 has them as packages. Everything here goes through the attributes.
+"""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torchreid
+
+Factory = Callable[..., torch.nn.Module]
+
+
+class NameConflictError(RuntimeError):
+    """A name this package registers already belongs to somebody else."""
+
+
+def part(path: str) -> ModuleType:
+    """A module of the host below one of its attributes, for example ``part('data.sampler')``."""
+    first, _, rest = path.partition(".")
+    module: ModuleType = getattr(torchreid, first)
+    return importlib.import_module(f"{module.__name__}.{rest}") if rest else module
+
+
+def version() -> str:
+    """Version and distribution of the installed torchreid, for provenance."""
+    layout = "PyPI layout" if torchreid.models.__name__.startswith("torchreid.reid") else "upstream layout"
+    return f"{getattr(torchreid, '__version__', 'unknown')} ({layout})"
+
+
+def models() -> dict[str, Factory]:
+    """The host's table of model factories, by name."""
+    return vars(torchreid.models)["__model_factory"]
+
+
+def image_datasets() -> dict[str, type]:
+    """The host's table of image data sets, by name."""
+    return vars(part("data.datasets"))["__image_datasets"]
+
+
+def register_model(name: str, factory: Factory) -> None:
+    """Adds a model factory; the same one again is a no-op.
+
+    Raises:
+        NameConflictError: the name belongs to a factory of another package.
+    """
+    _claim("model", name, models().get(name), factory)
+    models()[name] = factory
+
+
+def register_image_dataset(name: str, dataset: type) -> None:
+    """Adds an image data set through the host's own function; the same one again is a no-op.
+
+    Raises:
+        NameConflictError: the name belongs to a class of another package.
+    """
+    known = image_datasets().get(name)
+    _claim("data set", name, known, dataset)
+    if known is None:
+        torchreid.data.register_image_dataset(name, dataset)
+    else:
+        image_datasets()[name] = dataset
+
+
+def register_attribute(room: str, item: Any) -> None:
+    """Makes an engine or a loss an attribute of ``torchreid.engine`` or ``torchreid.losses``.
+
+    Args:
+        room: ``'engine'`` or ``'losses'``.
+        item: a class or function; its ``__name__`` is the name.
+
+    Raises:
+        NameConflictError: the attribute belongs to another package.
+    """
+    module = part(room)
+    _claim(f"torchreid.{room}", item.__name__, getattr(module, item.__name__, None), item)
+    setattr(module, item.__name__, item)
+
+
+def default_num_classes() -> None:
+    """Lets ``build_model(name)`` do without ``num_classes``: one class, for feature extraction."""
+    defaults = ("softmax", True, True)  # loss, pretrained, use_gpu: the host's own
+    if torchreid.models.build_model.__defaults__ == defaults:
+        torchreid.models.build_model.__defaults__ = (1, *defaults)
+
+
+def training_choices() -> dict[str, list[str]]:
+    """Names the host accepts for samplers, optimisers and schedulers."""
+    return {
+        "sampler": list(part("data.sampler").AVAI_SAMPLERS),
+        "optim": list(part("optim.optimizer").AVAI_OPTIMS),
+        "lr_scheduler": list(part("optim.lr_scheduler").AVAI_SCH),
+    }
+
+
+def build_train_sampler(*args: Any, **kwargs: Any) -> torch.utils.data.Sampler:
+    """The host's sampler builder, which it does not export."""
+    return part("data.sampler").build_train_sampler(*args, **kwargs)
+
+
+def empty_patch_pools(transform: Any) -> None:
+    """Empties what the host's random-patch augmentation collected, so that an epoch depends on its seed alone."""
+    for step in getattr(transform, "transforms", []):
+        if hasattr(step, "patchpool"):
+            step.patchpool.clear()
+
+
+def pretrained_source(factory: Factory) -> tuple[str, Path] | None:
+    """Where a host factory gets its ImageNet weights: (address, file it looks for first); None when unknown."""
+    module = sys.modules[factory.__module__]
+    name = factory.__name__
+    if name in getattr(module, "pretrained_urls", {}):  # the OSNet files keep to a folder of their own
+        home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+        return module.pretrained_urls[name], Path(home).expanduser() / "checkpoints" / f"{name}_imagenet.pth"
+    plain = name.removesuffix("_fc512")
+    dotted = re.sub(r"^shufflenet_v2_x(\d)_(\d)$", r"shufflenetv2_x\1.\2", plain)
+    aliases = (plain, plain.split("_ibn_")[0], dotted)
+    urls = getattr(module, "model_urls", {})
+    settings = getattr(module, "pretrained_settings", {}).get(plain, {})
+    url = next((urls[alias] for alias in aliases if alias in urls), settings.get("imagenet", {}).get("url"))
+    if not url:
+        return None
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+
+
+@contextmanager
+def numpy_scalars_allowed() -> Iterator[None]:
+    """Lets ``torch.load(weights_only=True)`` read the numpy numbers in checkpoints of the host's engines."""
+    import numpy as np
+
+    scalar = importlib.import_module(
+        "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
+    ).scalar
+    kinds = [type(np.dtype(t)) for t in ("f2", "f4", "f8", "i4", "i8", "u4", "u8", "?")]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    with torch.serialization.safe_globals([*names, np.dtype, *kinds]):
+        yield
+
+
+def _claim(kind: str, name: str, known: Any, ours: Any) -> None:
+    if known is None or _origin(known) == _origin(ours):
+        return
+    raise NameConflictError(
+        f"The {kind} {name!r} is already taken by {_origin(known)}; torchreid_ptl's is {_origin(ours)}. "
+        "Rename or unregister the other one, or import torchreid_ptl first."
+    )
+
+
+def _origin(item: Any) -> str:
+    name = getattr(item, "__qualname__", None) or getattr(item, "__name__", repr(item))
+    return f"{getattr(item, '__module__', '?')}.{name}"

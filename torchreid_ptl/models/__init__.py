@@ -1,0 +1,9 @@
+"""Networks made of cells and host backbones, and the table of registered names."""
+
+from .convert import convert_authors_weights
+from .mgn import MGN
+from .pretrained import PretrainedWeightsError
+from .ptl import PTL
+from .registry import available_models, register_models
+
+__all__ = ["MGN", "PTL", "PretrainedWeightsError", "available_models", "convert_authors_weights", "register_models"]

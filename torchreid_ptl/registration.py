@@ -1,0 +1,26 @@
+"""Everything the plugin adds to torchreid, in one place."""
+
+from . import engines, host, losses
+from .data.drawn import DrawnPedestrians
+from .data.tiny import TinyDrawnPedestrians
+from .models import register_models
+
+ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine)
+LOSSES = (losses.BatchHardTripletLoss,)
+DATASETS = {"drawn_pedestrians": DrawnPedestrians, "drawn_pedestrians_tiny": TinyDrawnPedestrians}
+
+
+def register() -> None:
+    """Adds models, engines, losses and data sets to torchreid; again is a no-op.
+
+    Raises:
+        torchreid_ptl.host.NameConflictError: a name belongs to somebody else; says to whom.
+    """
+    register_models()
+    host.default_num_classes()
+    for engine in ENGINES:
+        host.register_attribute("engine", engine)
+    for loss in LOSSES:
+        host.register_attribute("losses", loss)
+    for name, dataset in DATASETS.items():
+        host.register_image_dataset(name, dataset)

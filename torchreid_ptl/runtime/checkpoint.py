@@ -1,0 +1,177 @@
+"""Checkpoint files: written whole or not at all, read without running anybody's code."""
+
+import errno
+import io
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import host
+
+PREFIX = "model.pth.tar-"
+BEST = "model-best.pth.tar"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says why."""
+
+
+class TornCheckpointError(CheckpointError):
+    """A checkpoint is incomplete or damaged."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint holds objects other than tensors and plain values."""
+
+
+def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
+    """Writes ``state`` to a temporary file, flushes it to the disk and renames it to ``path``.
+
+    Args:
+        state: tensors, numbers, strings and containers of these.
+        path: the file; its folder is created.
+
+    Raises:
+        OSError: the disk is full or not writable; the message names the file, its size and the free space. What
+            stood at ``path`` before is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _explained(error, path, buffer.getbuffer().nbytes) from error
+    _sync_folder(path.parent)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint of this package, of a torchreid engine, or a plain state dict, to the CPU.
+
+    Only tensors, plain values and numpy numbers are read; nothing a file names is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        TornCheckpointError: truncated or damaged.
+        UnsafeCheckpointError: other objects inside.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}")
+    _check_whole(path)
+    try:
+        with host.numpy_scalars_allowed():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            raise UnsafeCheckpointError(
+                f"{path} holds more than tensors and plain values and is not read, because reading it could run "
+                f"foreign code. Save the state dict alone and load that. ({_first_line(error)})"
+            ) from error
+        raise TornCheckpointError(f"{path} is incomplete or damaged: {_first_line(error)}") from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise TornCheckpointError(f"{path} is incomplete or damaged: {_first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}; a checkpoint is a dictionary")
+    return state
+
+
+def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The whole checkpoint of the latest epoch in a folder and its content; torn ones are named and passed over."""
+    for path in reversed(epoch_checkpoints(folder)):
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            print(f"Ignoring {error}")
+    return None
+
+
+def epoch_checkpoints(folder: str | Path) -> list[Path]:
+    """The checkpoints of single epochs in a folder, oldest first."""
+    numbered = [(int(m[1]), p) for p in Path(folder).glob(PREFIX + "*") if (m := re.search(r"-(\d+)$", p.name))]
+    return [path for _, path in sorted(numbered)]
+
+
+def prune_checkpoints(folder: str | Path, keep: int) -> None:
+    """Deletes all but the last ``keep`` checkpoints of single epochs; the best one is a file of its own."""
+    for path in epoch_checkpoints(folder)[:-keep]:
+        path.unlink()
+
+
+def check_room(folder: str | Path, model: nn.Module, copies: int) -> None:
+    """Makes sure the disk can take a run's checkpoints before it begins.
+
+    Args:
+        folder: where they will be written.
+        model: its parameters count three times, for the model and two moments of the optimiser.
+        copies: how many are kept at once.
+
+    Raises:
+        OSError: with the space needed and the space free.
+    """
+    needed = 3 * copies * sum(p.numel() * p.element_size() for p in model.parameters())
+    there = next(parent for parent in (Path(folder).absolute(), *Path(folder).absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{copies} checkpoints of this model need about {needed / 2**20:,.0f} MiB and {there} has "
+            f"{free / 2**20:,.0f} MiB free. Free some space, lower model.keep_last, or choose another data.save_dir",
+        )
+
+
+def _check_whole(path: Path) -> None:
+    """Compares the check sums of a zip archive, which torch does not."""
+    if path.stat().st_size == 0:
+        raise TornCheckpointError(f"{path} is empty")
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK":
+                raise TornCheckpointError(f"{path} is incomplete or damaged: the end of the archive is missing")
+        return
+    with zipfile.ZipFile(path) as archive:
+        try:
+            bad = archive.testzip()
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise TornCheckpointError(f"{path} is incomplete or damaged: {error}") from error
+    if bad is not None:
+        raise TornCheckpointError(f"{path} is damaged: the check sum of {bad} does not fit")
+
+
+def _explained(error: OSError, path: Path, size: int) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        error.errno,
+        f"Could not write the checkpoint {path} ({size / 2**20:,.1f} MiB; {free / 2**20:,.1f} MiB free): "
+        f"{error.strerror}. Earlier checkpoints are untouched; continue from them with model.resume auto",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a platform that opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

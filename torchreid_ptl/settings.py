@@ -1,0 +1,119 @@
+"""Every configuration key: its default, what it means, and what it may be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of the configuration.
+
+    Attributes:
+        default: its value when nobody sets it; its type is the type of the key.
+        help: what it means, in a few words.
+        choices: the values it may have (or, for a list, its items); empty for any.
+        host: whether the key is torchreid's own, with torchreid's meaning and default.
+    """
+
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    host: bool = True
+
+
+def _ours(default: Any, text: str, choices: tuple[str, ...] = ()) -> Setting:
+    return Setting(default, text, choices, host=False)
+
+
+SETTINGS: dict[str, Setting] = {
+    "use_gpu": Setting(True, "use a GPU when there is one"),
+    # model
+    "model.name": Setting("resnet50", "a model of torchreid or of this plugin"),
+    "model.pretrained": Setting(True, "begin from ImageNet weights, through torchreid"),
+    "model.load_weights": Setting("", "weights to begin from; a plain backbone's fit its _ptl sibling"),
+    "model.resume": Setting("", "checkpoint to continue from, or auto for the newest whole one in data.save_dir"),
+    "model.keep_last": _ours(2, "checkpoints of single epochs to keep, beside the best one"),
+    "ptl.start": _ours(
+        "identity", "last 1x1 convolution begins as the identity, or random as in the paper", ("identity", "random")
+    ),
+    "ptl.state": _ours("carry", "states pass from batch to batch, or are reset before each", ("carry", "reset")),
+    "ptl.cells": _ours(True, "False leaves the cells out of a _ptl model: the paper's baseline"),
+    # data
+    "data.type": Setting("image", "kind of data; image re-ID only", ("image",)),
+    "data.root": Setting("reid-data", "folder that holds the data sets"),
+    "data.sources": Setting(["market1501"], "data sets to train on"),
+    "data.targets": Setting(["market1501"], "data sets to test on"),
+    "data.workers": Setting(4, "processes that load images"),
+    "data.split_id": Setting(0, "split of data sets that have several"),
+    "data.height": Setting(256, "image height in pixels"),
+    "data.width": Setting(128, "image width in pixels"),
+    "data.combineall": Setting(False, "train on query and gallery images too"),
+    "data.transforms": Setting(
+        ["random_flip"],
+        "training augmentation",
+        ("random_flip", "random_crop", "random_patch", "color_jitter", "random_erase"),
+    ),
+    "data.k_tfm": Setting(1, "views of an image in a batch; 1 only"),
+    "data.norm_mean": Setting([0.485, 0.456, 0.406], "mean of each channel, images in [0, 1]"),
+    "data.norm_std": Setting([0.229, 0.224, 0.225], "standard deviation of each channel"),
+    "data.save_dir": Setting("log", "folder for everything a run leaves"),
+    "data.load_train_targets": Setting(False, "also load the targets' training sets"),
+    "data.on_bad_image": _ours(
+        "error", "an unreadable image stops the run, or is left out and counted", ("error", "skip")
+    ),
+    "market1501.use_500k_distractors": Setting(False, "add the 500k distractors to the gallery"),
+    "cuhk03.labeled_images": Setting(False, "CUHK03's hand-labelled boxes instead of the detected ones"),
+    "cuhk03.classic_split": Setting(False, "CUHK03's 1,367/100 split instead of 767/700"),
+    "cuhk03.use_metric_cuhk03": Setting(False, "single-gallery-shot protocol; False only"),
+    # sampler
+    "sampler.train_sampler": Setting("RandomSampler", "sampler of the training loader"),
+    "sampler.train_sampler_t": Setting("RandomSampler", "sampler of the targets' training loader"),
+    "sampler.num_instances": Setting(4, "images of an identity in a batch of RandomIdentitySampler"),
+    "sampler.num_cams": Setting(1, "cameras in a batch of RandomDomainSampler"),
+    "sampler.num_datasets": Setting(1, "data sets in a batch of RandomDatasetSampler"),
+    # training
+    "train.optim": Setting("adam", "optimiser: one of torchreid's, or adamw"),
+    "train.lr": Setting(0.0003, "learning rate; its peak with one_cycle"),
+    "train.weight_decay": Setting(5e-4, "weight decay"),
+    "train.max_epoch": Setting(60, "epochs"),
+    "train.start_epoch": Setting(0, "epoch to count from"),
+    "train.batch_size": Setting(32, "images in a training batch"),
+    "train.fixbase_epoch": Setting(0, "first epochs in which only train.open_layers learn"),
+    "train.open_layers": Setting(["classifier"], "children of the model that learn in those epochs"),
+    "train.staged_lr": Setting(False, "a lower learning rate for all but train.new_layers"),
+    "train.new_layers": Setting(["classifier"], "children of the model with the full learning rate"),
+    "train.base_lr_mult": Setting(0.1, "factor of the lower learning rate"),
+    "train.lr_scheduler": Setting("single_step", "one of torchreid's, or one_cycle (a step per batch)"),
+    "train.stepsize": Setting([20], "epochs of the steps"),
+    "train.gamma": Setting(0.1, "factor of a step"),
+    "train.print_freq": Setting(20, "batches between two lines of progress without a terminal"),
+    "train.seed": Setting(1, "seed of everything random"),
+    "train.precision": _ours("float32", "precision of the forward pass", ("float32", "bfloat16")),
+    "sgd.momentum": Setting(0.9, "momentum of sgd and rmsprop"),
+    "sgd.dampening": Setting(0.0, "dampening of the momentum"),
+    "sgd.nesterov": Setting(False, "Nesterov momentum"),
+    "rmsprop.alpha": Setting(0.99, "smoothing constant"),
+    "adam.beta1": Setting(0.9, "decay of the first moment"),
+    "adam.beta2": Setting(0.999, "decay of the second moment"),
+    # loss
+    "loss.name": Setting("softmax", "what to minimise", ("softmax", "triplet", "mgn")),
+    "loss.softmax.label_smooth": Setting(True, "smooth labels by 0.1 (softmax, triplet)"),
+    "loss.triplet.margin": Setting(0.3, "margin of the triplet loss"),
+    "loss.triplet.weight_t": Setting(1.0, "weight of the triplet loss"),
+    "loss.triplet.weight_x": Setting(0.0, "weight of the cross-entropy beside it"),
+    "loss.mgn.margin": _ours(1.2, "margin of the triplet loss in MGN's objective"),
+    "loss.mgn.label_smooth": _ours(False, "smooth labels by 0.1 in MGN's objective"),
+    # test
+    "test.batch_size": Setting(100, "images in a test batch"),
+    "test.dist_metric": Setting("euclidean", "distance between descriptors", ("euclidean", "cosine")),
+    "test.normalize_feature": Setting(False, "L2-normalise descriptors"),
+    "test.flip": _ours(False, "add the descriptor of the mirrored image"),
+    "test.ranks": Setting([1, 5, 10, 20], "CMC ranks to report"),
+    "test.evaluate": Setting(False, "test only"),
+    "test.eval_freq": Setting(-1, "epochs between two tests; -1 for one at the end"),
+    "test.start_eval": Setting(0, "first epoch after which to test"),
+    "test.rerank": Setting(False, "k-reciprocal re-ranking"),
+    "test.visrank": Setting(False, "draw rank lists of the worst queries, after training too"),
+    "test.visrank_topk": Setting(10, "images in a rank list"),
+}
+"""All keys by their dotted names."""
