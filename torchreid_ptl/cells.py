@@ -50,6 +50,8 @@ class BConvCell(nn.Module):
         torch.Size([4, 8, 8, 4])
     """
 
+    states: tuple[str, ...] = ("latent",)
+
     def __init__(
         self,
         in_channels: int,
@@ -67,13 +69,12 @@ class BConvCell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W') and, in training, advances the state."""
-        if not self._remembers():
-            return self._stateless(x)
-        return self._advance(x)
+        return self._advance(x) if self.training else self._stateless(x)
 
     def reset_state(self) -> None:
         """Forgets every earlier batch: the next one meets a zero state."""
-        self._write(None)
+        for name in self.states:
+            setattr(self, name, None)
 
     def train(self, mode: bool = True) -> "BConvCell":
         """Sets the mode as every module does; entering training mode clears the state."""
@@ -82,23 +83,13 @@ class BConvCell(nn.Module):
         super().train(mode)
         return self
 
-    def _remembers(self) -> bool:
-        if not (self.training and self.carry):
-            return False
-        if getattr(self, "_is_replica", False):
-            raise RuntimeError(
-                "A BConv-Cell cannot train under nn.DataParallel on several devices: the state written in the replicas "
-                "is lost after every batch. Use one device (CUDA_VISIBLE_DEVICES=0) or one process for each device."
-            )
-        return True
-
     def _advance(self, x: Tensor) -> Tensor:
         i, f, o, c = self.gates(x).chunk(4, dim=1)
         latent = torch.sigmoid(i) * torch.tanh(c)
         previous = _rows(self.latent, latent.shape, latent)
         if previous is not None:
             latent = latent + torch.sigmoid(f) * previous
-        self._write(_merge(self.latent, latent.detach()))
+        self._keep("latent", latent)
         return torch.sigmoid(o) * torch.tanh(latent)
 
     def _stateless(self, x: Tensor) -> Tensor:
@@ -112,14 +103,22 @@ class BConvCell(nn.Module):
         o, c = part(slice(2 * n, 4 * n)).chunk(2, dim=1)
         return torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * torch.tanh(c))
 
-    def _write(self, latent: Tensor | None) -> None:
-        """The one place that writes the state."""
-        self.latent = latent
+    def _keep(self, name: str, state: Tensor) -> None:
+        """The one place that writes a state: detached, in memory that no later layer can reach."""
+        if not self.carry:
+            return
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "A BConv-Cell cannot train under nn.DataParallel on several devices: the state written in the replicas "
+                "is lost after every batch. Use one device (CUDA_VISIBLE_DEVICES=0) or one process for each device."
+            )
+        setattr(self, name, _merge(getattr(self, name), state.detach().clone()))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
-        if self.latent is not None:
-            self._write(fn(self.latent))
+        for name in self.states:
+            state = getattr(self, name)
+            setattr(self, name, None if state is None else fn(state))
         return self
 
     def extra_repr(self) -> str:
@@ -156,6 +155,8 @@ class BConvCellV2(BConvCell):
         recover: the transposed convolution.
     """
 
+    states = ("latent", "hidden")
+
     def __init__(
         self,
         in_channels: int,
@@ -170,16 +171,14 @@ class BConvCellV2(BConvCell):
         self.recover = nn.ConvTranspose2d(out_channels, in_channels, kernel_size, stride, padding, bias=bias)
         self.hidden: Tensor | None = None
 
-    def reset_state(self) -> None:
-        """Forgets every earlier batch: the next one meets zero states."""
-        super().reset_state()
-        self._write_hidden(None)
-
     def _advance(self, x: Tensor) -> Tensor:
-        hidden = _rows(self.hidden, (x.shape[0], self.out_channels, *self._output_size(x)), x)
-        recovered = self._recovered_bias(x) if hidden is None else self.recover(hidden, output_size=x.shape[-2:])
+        shape = (x.shape[0], self.out_channels, *self._output_size(x))
+        hidden = _rows(self.hidden, shape, x)
+        if hidden is None:  # zeros pass the convolution too, so that its weight has a gradient in every batch (DDP)
+            hidden = x.new_zeros(shape)
+        recovered = self.recover(hidden, output_size=x.shape[-2:])
         y = super()._advance(torch.cat([x, recovered.to(x.dtype)], dim=1))
-        self._write_hidden(_merge(self.hidden, y.detach()))
+        self._keep("hidden", y)
         return y
 
     def _stateless(self, x: Tensor) -> Tensor:
@@ -198,16 +197,6 @@ class BConvCellV2(BConvCell):
             for axis in (0, 1)
         )
         return height, width
-
-    def _write_hidden(self, hidden: Tensor | None) -> None:
-        """The one place that writes the hidden state."""
-        self.hidden = hidden
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        if self.hidden is not None:
-            self._write_hidden(fn(self.hidden))
-        return self
 
 
 def reset_states(module: nn.Module) -> None:

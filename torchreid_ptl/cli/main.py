@@ -17,6 +17,7 @@ from ..data.reading import BadImageError
 from ..engines import ImagePTLEngine, NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
+from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
 from .build import build_datamanager, build_engine, run_options
 from .dry_run import dry_run
@@ -72,6 +73,7 @@ def run(config: CfgNode) -> ImagePTLEngine:
     folder = Path(config.data.save_dir)
     check_folders(config.data.root, [*config.data.sources, *config.data.targets])
     seed_everything(config.train.seed)
+    keep_freed_memory()
     with _log_to(folder, "test" if config.test.evaluate else "train"):
         write_config(config, folder)
         engine = build_engine(config, build_datamanager(config))

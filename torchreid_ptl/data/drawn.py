@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import PIL
 import torchreid
 
 from .drawing import VIEWS, WEAVES, Camera, Colour, Garment, Identity, draw_pedestrian, pick, seeded
@@ -25,12 +27,12 @@ from .drawing import VIEWS, WEAVES, Camera, Colour, Garment, Identity, draw_pede
 VERSION = 1  # raise it whenever the same seed gives other pictures
 
 # Difficulty: raise a value to make identities harder to tell apart. The manifest of a folder keeps these.
-LOOKALIKES = 4  # neighbouring identities that share the main colours of their garments
+LOOKALIKES = 5  # neighbouring identities that share the main colours of their garments
 STRAY_VIEW = 0.3  # share of images seen from another side than the camera's own
-COLOUR_CAST = 0.08  # how far the colour channels of a camera drift apart
+COLOUR_CAST = 0.1  # how far the colour channels of a camera drift apart
 FLICKER = 0.2  # change of brightness from image to image
 NOISE = 10.0  # standard deviation of the noise of the worst sensor, in grey values
-OCCLUSION = 0.35  # share of images with something in front of the person
+OCCLUSION = 0.4  # share of images with something in front of the person
 JITTER = 0.1  # how far scale and place of the crop wander
 
 MANIFEST = "manifest.json"
@@ -74,7 +76,7 @@ class Recipe:
         test = self.train_ids + self.test_ids
         for number in range(1, test + self.distractor_ids + 1):
             pid = number if number <= test else 0
-            first = 0 if pid else (number - test) * self.images_per_camera
+            first = 0 if pid else (number - test - 1) * self.images_per_camera
             for camera in range(self.cameras):
                 for index in range(self.images_per_camera):
                     tested = 2 if index or not pid else 1
@@ -162,7 +164,7 @@ def make_camera(number: int, seed: int) -> Camera:
 
 
 def make_dataset(
-    folder: str,
+    folder: str | os.PathLike[str],
     seed: int = Recipe.seed,
     train_ids: int = Recipe.train_ids,
     test_ids: int = Recipe.test_ids,
@@ -179,6 +181,7 @@ def make_dataset(
         FileExistsError: the folder is there, but incomplete or drawn by another recipe.
     """
     recipe = Recipe(seed, train_ids, test_ids, distractor_ids, cameras, images_per_camera)
+    folder = os.fspath(folder)
     if not os.path.lexists(folder):
         parent, name = os.path.split(os.path.abspath(folder))
         os.makedirs(parent, exist_ok=True)
@@ -202,7 +205,8 @@ def _draw_all(folder: str, recipe: Recipe, shown_as: str) -> None:
         picture = draw_pedestrian(make_identity(number, recipe.seed), cameras[camera], generator)
         picture.save(os.path.join(folder, path), quality=cameras[camera].quality)
     with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
-        json.dump({**_expected(recipe), "sha256": _digest(folder)}, file, indent=2)
+        made_with = {"numpy": np.__version__, "pillow": PIL.__version__}
+        json.dump({**_expected(recipe), "sha256": _digest(folder), "made_with": made_with}, file, indent=2)
     print(f"Drew them in {time.perf_counter() - start:.1f} s", flush=True)
 
 
@@ -215,14 +219,23 @@ def _take_place(temporary: str, folder: str) -> None:
 
 
 def _expected(recipe: Recipe) -> dict[str, Any]:
-    difficulty = [LOOKALIKES, STRAY_VIEW, COLOUR_CAST, FLICKER, NOISE, OCCLUSION, JITTER]
-    return {"version": VERSION, **asdict(recipe), "difficulty": difficulty, "images": len(list(recipe.images()))}
+    difficulty = {
+        "lookalikes": LOOKALIKES,
+        "stray_view": STRAY_VIEW,
+        "colour_cast": COLOUR_CAST,
+        "flicker": FLICKER,
+        "noise": NOISE,
+        "occlusion": OCCLUSION,
+        "jitter": JITTER,
+    }
+    return {"version": VERSION, **asdict(recipe), "images": len(list(recipe.images())), "difficulty": difficulty}
 
 
 def _digest(folder: str) -> str:
-    """Returns the SHA-256 over the sorted names of the images, each followed by its bytes."""
+    """Returns the SHA-256 over the sorted names of the images below the folder, each followed by its bytes."""
     digest = hashlib.sha256()
-    for name in sorted(f"{part}/{file}" for part in FOLDERS for file in os.listdir(os.path.join(folder, part))):
+    paths = [f"{part}/{name}" for part in FOLDERS for name in os.listdir(os.path.join(folder, part))]
+    for name in sorted(path for path in paths if path.endswith(".jpg")):
         digest.update(name.encode())
         with open(os.path.join(folder, name), "rb") as file:
             digest.update(file.read())

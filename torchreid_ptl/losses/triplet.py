@@ -12,7 +12,7 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
 
         L = mean_a max(0, margin + max_{p: y_p = y_a} d(a, p) - min_{n: y_n != y_a} d(a, n))
 
-    Computed in float32 outside autocast. Samples whose identity is the only one in the batch have no negative and are
+    Computed in float32 (float64 stays) outside autocast. Samples whose identity is the only one in the batch have no negative and are
     left out; when none is left the loss is zero [ours].
 
     Args:
@@ -21,7 +21,7 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
         margin: in the features' unit.
 
     Returns:
-        A float32 scalar.
+        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -33,7 +33,7 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
     if features.dim() != 2 or pids.shape != features.shape[:1]:
         raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
     with torch.autocast(features.device.type, enabled=False):
-        x = features.float()
+        x = features if features.dtype == torch.float64 else features.float()
         squared = x.pow(2).sum(dim=1)
         distance = (squared[:, None] + squared[None, :] - 2 * x @ x.T).clamp(min=1e-12).sqrt()
         same = pids[:, None] == pids[None, :]

@@ -13,7 +13,7 @@ from .convert import convert_authors_weights, is_authors_state
 from .ptl import STATES, VERSIONS, _check, fusion, initialise
 
 BRANCHES = ("p1", "p2", "p3")
-STRIPES = {"p1": 0, "p2": 2, "p3": 3}
+STRIPES = (0, 2, 3)
 STRIDE = 32
 PART_DIM = 256
 PARTS = 8
@@ -118,16 +118,13 @@ class MGN(nn.Module):
         return stages[-1], {} if self.cells is None else self.cells(x, stages)
 
     def _parts(self, shared: Tensor, maps: dict[str, Tensor]) -> list[Tensor]:
-        """The eight parts, each (N, 256)."""
-        wholes, stripes = [], []
-        for name in BRANCHES:
-            branch = self.branches[name](shared)
-            if maps:
-                branch = torch.cat([branch, maps[name]], dim=1)
-            wholes.append(self._reduce(branch, 1)[0])
-            if STRIPES[name]:
-                stripes += self._reduce(branch, STRIPES[name])
-        return wholes + stripes
+        """The eight parts, each (N, 256), reduced in their order: the batch normalisation's averages depend on it."""
+        branches = [self.branches[name](shared) for name in BRANCHES]
+        if maps:
+            branches = [torch.cat([branch, maps[name]], dim=1) for name, branch in zip(BRANCHES, branches, strict=True)]
+        wholes = [self._reduce(branch, 1) for branch in branches]
+        stripes = [self._reduce(branch, rows) for branch, rows in zip(branches, STRIPES, strict=True) if rows]
+        return [part for parts in (*wholes, *stripes) for part in parts]
 
     def _reduce(self, branch: Tensor, rows: int) -> list[Tensor]:
         pooled = F.adaptive_max_pool2d(branch, (rows, 1))
@@ -167,7 +164,7 @@ def _branch(resnet: Any, stride: int) -> nn.Sequential:
     layer4 = copy.deepcopy(resnet.layer4)
     layer4[0].conv2.stride = (stride, stride)
     layer4[0].downsample[0].stride = (stride, stride)
-    return nn.Sequential(copy.deepcopy(resnet.layer3[1:]), layer4)
+    return nn.Sequential(nn.Sequential(*copy.deepcopy(list(resnet.layer3)[1:])), layer4)
 
 
 def _resnet_places(key: str) -> list[str]:
@@ -191,6 +188,7 @@ def _check_size(x: Tensor) -> None:
     smaller = [max(low, side // STRIDE * STRIDE) for side, low in zip(got, least, strict=True)]
     larger = [max(low, -(-side // STRIDE) * STRIDE) for side, low in zip(got, least, strict=True)]
     raise ValueError(
-        f"MGN got images of {got[0]}x{got[1]} (height x width); both sides must be multiples of {STRIDE}, the height at "
-        f"least {least[0]}. Nearest sizes: {smaller[0]}x{smaller[1]} and {larger[0]}x{larger[1]}; the paper's is 384x128."
+        f"MGN got images of {got[0]}x{got[1]} (height x width); both sides must be multiples of {STRIDE}, the height "
+        f"at least {least[0]}. Nearest sizes: {smaller[0]}x{smaller[1]} and {larger[0]}x{larger[1]}; the paper's is "
+        "384x128."
     )
