@@ -113,7 +113,7 @@ SETTINGS: dict[str, Setting] = {
     "test.eval_freq": Setting(-1, "epochs between two tests; -1 for one at the end"),
     "test.start_eval": Setting(0, "first epoch after which to test"),
     "test.rerank": Setting(False, "k-reciprocal re-ranking"),
-    "test.visrank": Setting(False, "draw rank lists of the worst queries, after training too"),
+    "test.visrank": Setting(False, "draw rank lists from the worst query to the best, after training too"),
     "test.visrank_topk": Setting(10, "images in a rank list"),
 }
 """All keys by their dotted names."""

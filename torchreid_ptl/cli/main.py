@@ -43,7 +43,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    for switch in ("sources", "targets", "transforms"):
+        _release_keys(parsed, switch)
+    return parsed
+
+
+def _release_keys(parsed: argparse.Namespace, switch: str) -> None:
+    """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
+    names = getattr(parsed, switch) or []
+    for index, name in enumerate(names):
+        if "." in name:
+            setattr(parsed, switch, names[:index])
+            parsed.opts = [*names[index:], *parsed.opts]
+            return
 
 
 def configure(arguments: argparse.Namespace) -> CfgNode:

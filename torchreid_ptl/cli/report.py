@@ -65,7 +65,7 @@ def provenance(config: CfgNode, seconds: float) -> dict[str, Any]:
 
 
 def draw_pictures(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
-    """Draws the curves of the training and, with ``test.visrank``, rank lists of the worst queries."""
+    """Draws the curves of the training and, with ``test.visrank``, rank lists."""
     from ..visual import save_cmc, save_training_curves
 
     drawn = []
@@ -85,8 +85,10 @@ def _draw_rank_list(engine: ImagePTLEngine, name: str, folder: Path) -> Path:
 
     result, (query, gallery) = engine.results[name], engine.descriptors[name]
     assert result.top is not None
+    by_precision = choose_worst(result, len(query.pids))
+    spread = np.linspace(0, len(by_precision) - 1, min(RANK_LISTS, len(by_precision))).round().astype(int)
     rows = []
-    for index in choose_worst(result, RANK_LISTS):
+    for index in by_precision[spread]:
         nearest = [g for g in result.top[index] if g >= 0]
         distances = torch.cdist(query.features[index : index + 1], gallery.features[nearest])[0].tolist()
         matches = [
@@ -97,7 +99,7 @@ def _draw_rank_list(engine: ImagePTLEngine, name: str, folder: Path) -> Path:
         caption = f"identity {query.pids[index]}, camera {query.camids[index] + 1}, AP {score:.0f} %"
         rows.append(RankRow(query.paths[index], caption, matches))
     path = folder / f"ranklist_{name}.png"
-    save_rank_list(path, rows, title=f"{name}: the {len(rows)} queries with the lowest average precision")
+    save_rank_list(path, rows, title=f"{name}: {len(rows)} queries from the lowest average precision to the highest")
     return path
 
 

@@ -154,7 +154,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         sums: dict[str, float] = {}
         self.num_batches = len(self.train_loader)
         progress: Progress[Any] = Progress(self.train_loader, f"epoch {self.epoch + 1}/{self.max_epoch}", print_freq)
-        counted = 0
+        counted, means, rate = 0, {}, self.get_current_lr()
         for self.batch_idx, batch in enumerate(progress):
             if not self._usable(batch):
                 continue
@@ -163,11 +163,12 @@ class ImagePTLEngine(torchreid.engine.Engine):
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
             means = {name: total / counted for name, total in sums.items()}
-            progress.note(images=len(batch["pid"]), **means, lr=self.get_current_lr())
+            rate = self.get_current_lr()
+            progress.note(images=len(batch["pid"]), **means, lr=rate)
             self._log_batch(figures)
             if self.step_scheduler_per_batch:
                 self.update_lr()
-        self._record({**{name: total / max(counted, 1) for name, total in sums.items()}, "lr": self.get_current_lr()})
+        self._record({**means, "lr": rate})
         if not self.step_scheduler_per_batch:
             self.update_lr()
 
@@ -178,7 +179,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
             data: a batch of the host's loader.
 
         Returns:
-            The value of every term, their sum ``loss`` and the accuracy ``acc`` in percent.
+            The sum ``loss``, each term by its name when there are several, and the accuracy ``acc`` in percent.
 
         Raises:
             NonFiniteLossError: before the backward pass, when the sum is NaN or infinite.
@@ -190,7 +191,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
             outputs = Outputs.of(self.model(images), self.objective.model_loss)
         terms = self.objective(outputs, pids)
         loss = torch.stack(list(terms.values())).sum()
-        figures = {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+        named = {name: term.item() for name, term in terms.items()} if len(terms) > 1 else {}
+        figures = {"loss": loss.item(), **named}
         self._require_finite(figures)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

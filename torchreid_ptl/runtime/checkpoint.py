@@ -77,7 +77,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         with host.numpy_scalars_allowed():
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+        if not _is_torn(error):
             raise UnsafeCheckpointError(
                 f"{path} holds more than tensors and plain values and is not read, because reading it could run "
                 f"foreign code. Save the state dict alone and load that. ({_first_line(error)})"
@@ -140,7 +140,7 @@ def _check_whole(path: Path) -> None:
         raise TornCheckpointError(f"{path} is empty")
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
-            if file.read(2) == b"PK":
+            if file.read(2) in (b"P", b"PK"):
                 raise TornCheckpointError(f"{path} is incomplete or damaged: the end of the archive is missing")
         return
     with zipfile.ZipFile(path) as archive:
@@ -159,6 +159,11 @@ def _explained(error: OSError, path: Path, size: int) -> OSError:
         f"Could not write the checkpoint {path} ({size / 2**20:,.1f} MiB; {free / 2**20:,.1f} MiB free): "
         f"{error.strerror}. Earlier checkpoints are untouched; continue from them with model.resume auto",
     )
+
+
+def _is_torn(error: pickle.UnpicklingError) -> bool:
+    """Whether a pickle ended too soon; anything else that is refused is refused for what it holds."""
+    return any(word in str(error) for word in ("truncated", "Ran out of input", "EOF", "magic number"))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,265 @@
+"""The engine, and the host's engines driving the plugin's models."""
+
+import pytest
+import torch
+import torchreid
+from torch import nn
+
+import torchreid_ptl
+from torchreid_ptl.cells import BConvCell
+from torchreid_ptl.engines import (
+    ImageMGNEngine,
+    ImagePTLEngine,
+    NonFiniteLossError,
+    Objective,
+    SoftmaxObjective,
+    TripletObjective,
+    evaluating,
+)
+from torchreid_ptl.runtime.checkpoint import load_checkpoint
+
+
+def sgd(model, lr=0.01):
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def engine_of(manager, model, objective=None, optimizer=None, **options):
+    objective = objective or SoftmaxObjective()
+    return ImagePTLEngine(manager, model, optimizer or sgd(model), objective, use_gpu=False, **options)
+
+
+def cells_of(model):
+    return [module for module in model.modules() if isinstance(module, BConvCell)]
+
+
+class Watch:
+    """Notes for every training batch whether the cells begin it with a state."""
+
+    def __init__(self, model):
+        self.seen = []
+        cell = cells_of(model)[0]
+        cell.register_forward_pre_hook(self.note)
+
+    def note(self, cell, _):
+        if cell.training:
+            self.seen.append(cell.latent is not None)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "triplet"])
+def test_stock_engines_reset_at_each_epoch_and_carry_within_it(tiny_manager, small_model, tmp_path, kind):
+    manager = tiny_manager(
+        train_sampler="RandomIdentitySampler" if kind == "triplet" else "RandomSampler", num_instances=2
+    )
+    model = small_model(loss=kind)
+    watch = Watch(model)
+    stock = {"softmax": torchreid.engine.ImageSoftmaxEngine, "triplet": torchreid.engine.ImageTripletEngine}[kind]
+    optimizer = sgd(model)
+    scheduler = torchreid.optim.build_lr_scheduler(optimizer)
+    engine = stock(manager, model, optimizer, scheduler=scheduler, use_gpu=False)
+    engine.run(save_dir=str(tmp_path), max_epoch=2, eval_freq=1, ranks=[1, 5])
+    assert len(watch.seen) >= 6
+    per_epoch = len(watch.seen) // 2
+    assert watch.seen == [False, *[True] * (per_epoch - 1)] * 2
+
+
+@pytest.mark.parametrize("options", [{}, {"state": "reset"}])
+def test_own_engine_resets_at_each_epoch_and_carries_within_it(tiny_manager, small_model, tmp_path, options):
+    model = small_model(**options)
+    watch = Watch(model)
+    engine_of(tiny_manager(), model).run(save_dir=str(tmp_path), max_epoch=2, eval_freq=1)
+    carried = not options
+    assert watch.seen == [False, carried, carried, carried] * 2
+
+
+def trained(tiny_manager, small_model, tmp_path, test_after=()):
+    """Final weights of one epoch, with tests after some of its batches."""
+    torch.manual_seed(7)
+    model = small_model()
+    engine = engine_of(tiny_manager(workers=1, transforms=["random_flip", "random_crop"]), model)
+    step, count = engine.forward_backward, iter(range(100))
+
+    def stepping(batch):
+        figures = step(batch)
+        if next(count) in test_after:
+            engine.test()
+        return figures
+
+    engine.forward_backward = stepping
+    engine.run(save_dir=str(tmp_path), max_epoch=2)
+    return model.state_dict()
+
+
+def test_a_test_in_the_middle_of_an_epoch_leaves_no_trace(tiny_manager, small_model, tmp_path):
+    plain = trained(tiny_manager, small_model, tmp_path / "a")
+    tested = trained(tiny_manager, small_model, tmp_path / "b", test_after=(0, 2, 5))
+    assert all(torch.equal(value, tested[name]) for name, value in plain.items())
+
+
+def test_evaluating_restores_modes_states_and_random_numbers(small_model):
+    model = small_model().train()
+    model.backbone.conv2.eval()
+    model(torch.rand(4, 3, 64, 32))
+    states = [cell.latent.clone() for cell in cells_of(model)]
+    modes = [module.training for module in model.modules()]
+    random_state = torch.get_rng_state()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+        model(torch.rand(9, 3, 64, 32))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(cell.latent, state) for cell, state in zip(cells_of(model), states, strict=True))
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_one_step_is_plain_gradient_descent(tiny_manager):
+    """The step against the same arithmetic written out."""
+    model = torchreid.models.build_model("osnet_x0_25", 4, pretrained=False, use_gpu=False).train()
+    twin = torchreid.models.build_model("osnet_x0_25", 4, pretrained=False, use_gpu=False).train()
+    twin.load_state_dict(model.state_dict())
+    batch = {"img": torch.rand(4, 3, 64, 32), "pid": torch.tensor([0, 1, 2, 3])}
+    engine = engine_of(tiny_manager(), model, SoftmaxObjective(False), torch.optim.SGD(model.parameters(), lr=0.1))
+    figures = engine.forward_backward(batch)
+    loss = nn.functional.cross_entropy(twin(batch["img"]), batch["pid"])
+    loss.backward()
+    assert figures["loss"] == pytest.approx(loss.item())
+    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.detach(), theirs.detach() - 0.1 * theirs.grad, msg=name)
+
+
+def test_triplet_and_mgn_objectives(tiny_manager, tmp_path):
+    manager = tiny_manager(train_sampler="RandomIdentitySampler", num_instances=2)
+    model = torchreid_ptl.host.models()["mgn_ptl"](num_classes=4, loss="triplet", pretrained=False)
+    engine = ImageMGNEngine(manager, model, sgd(model), use_gpu=False)
+    engine.epoch = engine.max_epoch = 0
+    model.train()
+    figures = engine.forward_backward(next(iter(manager.train_loader)))
+    assert figures["loss"] == pytest.approx(figures["loss_t"] + figures["loss_x"], rel=1e-5)
+    osnet = torchreid.models.build_model("osnet_x0_25", 4, loss="triplet", pretrained=False, use_gpu=False)
+    engine_of(manager, osnet, TripletObjective()).run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_bfloat16(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model, precision="bfloat16")
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert engine.descriptors["drawn_pedestrians_tiny"][0].features.dtype == torch.float32
+
+
+def test_unknown_precision(tiny_manager, small_model):
+    with pytest.raises(ValueError, match="train.precision is 'int4'; allowed: float32, bfloat16"):
+        engine_of(tiny_manager(), small_model(), precision="int4")
+
+
+def test_what_a_run_keeps(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model, keep_last=2)
+    engine.run(save_dir=str(tmp_path), max_epoch=4, eval_freq=2, ranks=[1, 3, 500])
+    kept = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert kept == ["model-best.pth.tar", "model.pth.tar-3", "model.pth.tar-4"]
+    state = load_checkpoint(tmp_path / "model" / "model.pth.tar-4")
+    assert state["epoch"] == 4
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state["state_dict"].items())
+    scores = [value for _, value in engine.history["drawn_pedestrians_tiny mAP"]]
+    assert load_checkpoint(tmp_path / "model" / "model-best.pth.tar")["best_score"] == pytest.approx(max(scores) / 100)
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_stock_torchreid_reads_our_checkpoint(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine_of(tiny_manager(), model).run(save_dir=str(tmp_path), max_epoch=1)
+    other = small_model()
+    epoch = torchreid.utils.resume_from_checkpoint(str(tmp_path / "model" / "model.pth.tar-1"), other, sgd(other))
+    assert epoch == 1
+    assert torch.equal(other.last.weight, model.last.weight)
+
+
+class Poison(Objective):
+    """Becomes NaN at one step."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.steps = at, 0
+
+    def forward(self, outputs, pids):
+        self.steps += 1
+        value = outputs.logits[0].mean()
+        return {"loss_x": value * float("nan") if self.steps == self.at else value}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model, Poison(at=7))
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2, batch 3: .*model\.pth\.tar-1.*model\.resume"):
+        engine.run(save_dir=str(tmp_path), max_epoch=3)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_before_the_first_checkpoint_there_is_none_to_name(tiny_manager, small_model, tmp_path):
+    engine = engine_of(tiny_manager(), small_model(), Poison(at=1))
+    with pytest.raises(NonFiniteLossError, match="No checkpoint has been written yet"):
+        engine.run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_frozen_epochs_train_the_open_layers_alone(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    engine_of(tiny_manager(), model).run(
+        save_dir=str(tmp_path), max_epoch=1, fixbase_epoch=1, open_layers=["classifier"]
+    )
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("classifier.") for name in moved)
+
+
+def test_scheduler_per_batch(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    optimizer = sgd(model, lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    engine = engine_of(
+        tiny_manager(), model, Poison(at=99), optimizer, scheduler=scheduler, step_scheduler_per_batch=True
+    )
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**4)
+
+
+def test_parameters_of_an_objective_are_in_the_checkpoint(tiny_manager, small_model, tmp_path):
+    class Weighted(SoftmaxObjective):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, outputs, pids):
+            return {"loss_x": self.weight * super().forward(outputs, pids)["loss_x"]}
+
+    model, objective = small_model(), Weighted()
+    optimizer = torch.optim.SGD([*model.parameters(), *objective.parameters()], lr=0.01)
+    engine = engine_of(tiny_manager(), model, objective, optimizer)
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    state = load_checkpoint(tmp_path / "model" / "model.pth.tar-1")
+    assert torch.equal(state["objective"]["weight"], objective.weight.detach())
+    assert objective.weight.item() != 3.0
+
+
+def test_flip_is_the_sum_with_the_mirrored_image(tiny_manager, small_model):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model)
+    engine.test(flip=True)
+    flipped = engine.descriptors["drawn_pedestrians_tiny"][0].features
+    batch = next(iter(engine.test_loader["drawn_pedestrians_tiny"]["query"]))
+    model.eval()
+    with torch.no_grad():
+        expected = model(batch["img"]) + model(batch["img"].flip(3))
+    torch.testing.assert_close(flipped, expected)
+
+
+def test_reranking_by_the_host(tiny_manager, small_model):
+    engine = engine_of(tiny_manager(), small_model())
+    plain = engine.test()
+    reranked = engine.test(rerank=True)
+    assert 0 <= min(plain, reranked) <= 1
+    assert engine.results["drawn_pedestrians_tiny"].average_precision.shape == (6,)
+
+
+def test_keep_last_must_keep_one(tiny_manager, small_model):
+    with pytest.raises(ValueError, match="keep_last is 0"):
+        engine_of(tiny_manager(), small_model(), keep_last=0)

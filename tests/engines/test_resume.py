@@ -1,0 +1,151 @@
+"""Continuing a run as if it had never stopped."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
+from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 4
+
+
+def engine_of(manager, model, **options):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 3], gamma=0.5)
+    return ImagePTLEngine(manager, model, optimizer, SoftmaxObjective(), scheduler, use_gpu=False, **options)
+
+
+@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomIdentitySampler"])
+def test_a_resumed_run_equals_one_never_stopped(tiny_manager, small_model, tmp_path, sampler):
+    options = {
+        "transforms": ["random_flip", "random_crop", "random_patch", "random_erase"],
+        "train_sampler": sampler,
+        "num_instances": 2,
+    }
+
+    def run(folder, epochs, resume=""):
+        torch.manual_seed(11)
+        random.seed(11)
+        model = small_model()
+        engine = engine_of(tiny_manager(**options), model)
+        engine.run(save_dir=str(folder), max_epoch=epochs, eval_freq=1, resume=resume)
+        return model.state_dict(), engine
+
+    whole, engine = run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    resumed, other = run(tmp_path / "parts", 4, resume="auto")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert other.history == engine.history
+    assert other.best_score == engine.best_score
+
+
+def command(folder, root):
+    return [
+        sys.executable, "-W", "ignore", "tools/main.py", "--config-file", "configs/quickstart.yaml", "--root", str(root),
+        "-s", "drawn_pedestrians_tiny", "-t", "drawn_pedestrians_tiny",
+        "data.save_dir", str(folder), "data.height", "64", "data.width", "32", "data.workers", "1",
+        "train.batch_size", "4", "train.max_epoch", str(EPOCHS), "test.visrank", "False", "model.resume", "auto",
+    ]  # fmt: skip
+
+
+def start(folder, root):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(folder, root), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_three_random_moments(tiny_root, tmp_path):
+    finished = start(tmp_path / "whole", tiny_root)
+    started = time.monotonic()
+    out, _ = finished.communicate(timeout=300)
+    length = time.monotonic() - started
+    assert finished.returncode == 0, out
+    moments = random.Random(time.time_ns())
+    for kill in range(3):
+        process = start(tmp_path / "killed", tiny_root)
+        time.sleep(length * moments.uniform(0.45, 0.95))  # the first part of a run is imports
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        print(f"kill {kill}: left {sorted(path.name for path in (tmp_path / 'killed').glob('model/*'))}")
+    last = start(tmp_path / "killed", tiny_root)
+    out, _ = last.communicate(timeout=300)
+    assert last.returncode == 0, out
+    whole, resumed = (
+        load_checkpoint(tmp_path / name / "model" / f"model.pth.tar-{EPOCHS}") for name in ("whole", "killed")
+    )
+    assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in whole["state_dict"].items())
+    assert whole["history"] == resumed["history"]
+
+
+@pytest.fixture
+def stopped(tiny_manager, small_model, tmp_path):
+    """A run of two epochs and a fresh engine to continue it with."""
+    config = {"model": {"name": "osnet_x0_25_ptl"}, "train": {"optim": "adam", "max_epoch": 3}}
+    engine_of(tiny_manager(), small_model(), config=config).run(save_dir=str(tmp_path), max_epoch=2)
+
+    def again(network=None, **changes):
+        return engine_of(tiny_manager(), network or small_model(), config={**config, **changes})
+
+    return tmp_path, again
+
+
+def test_a_torn_newest_checkpoint_is_passed_over(stopped, capsys):
+    folder, again = stopped
+    newest = folder / "model" / "model.pth.tar-2"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    again().run(save_dir=str(folder), max_epoch=3, resume="auto")
+    out = capsys.readouterr().out
+    assert f"Ignoring {newest}" in out
+    assert "model.pth.tar-1: 1 epoch(s) done" in out
+
+
+def test_nothing_to_resume_starts_from_the_beginning(tiny_manager, small_model, tmp_path, capsys):
+    engine_of(tiny_manager(), small_model()).run(save_dir=str(tmp_path), max_epoch=1, resume="auto")
+    assert "Nothing to resume" in capsys.readouterr().out
+    assert (tmp_path / "model" / "model.pth.tar-1").exists()
+
+
+def test_a_run_that_is_done_is_only_tested(stopped, capsys):
+    folder, again = stopped
+    again().run(save_dir=str(folder), max_epoch=2, resume="auto")
+    out = capsys.readouterr().out
+    assert "Testing on" in out
+    assert "epoch 3" not in out
+
+
+def test_other_settings(stopped):
+    folder, again = stopped
+    with pytest.raises(CheckpointError, match="other settings: model.name 'osnet_x0_25_ptl' then, 'resnet18_ptl' now"):
+        again(model={"name": "resnet18_ptl"}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+
+
+def test_another_model(stopped, small_model):
+    folder, again = stopped
+    with pytest.raises(CheckpointError, match="belongs to another model or optimiser"):
+        again(small_model(num_classes=7)).run(save_dir=str(folder), max_epoch=3, resume="auto")
+
+
+def test_weights_alone_are_no_run(stopped, small_model):
+    folder, again = stopped
+    save_checkpoint(small_model().state_dict(), folder / "weights.pth")
+    with pytest.raises(CheckpointError, match="holds weights, not a run. Use model.load_weights"):
+        again().run(save_dir=str(folder), max_epoch=3, resume=str(folder / "weights.pth"))
+
+
+def test_a_torn_checkpoint_by_name_is_an_error(stopped):
+    folder, again = stopped
+    path = folder / "model" / "model.pth.tar-2"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+        again().run(save_dir=str(folder), max_epoch=3, resume=str(path))

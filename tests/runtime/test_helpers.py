@@ -1,0 +1,67 @@
+"""Seeds, progress, memory."""
+
+import random
+
+import numpy as np
+import torch
+
+from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime.memory import keep_freed_memory
+from torchreid_ptl.runtime.progress import Progress
+from torchreid_ptl.runtime.seeding import random_state, random_state_kept, seed_everything, set_random_state
+
+
+def draw():
+    return random.random(), np.random.rand(), np.random.randn(), torch.rand(1).item(), random.gauss(0, 1)
+
+
+def test_random_states_survive_a_checkpoint(tmp_path):
+    draw()
+    save_checkpoint({"random_state": random_state()}, tmp_path / "x")
+    expected = [draw() for _ in range(3)]
+    set_random_state(load_checkpoint(tmp_path / "x")["random_state"])
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_seed():
+    seed_everything(3)
+    first = draw()
+    seed_everything(3)
+    assert draw() == first
+
+
+def test_what_is_drawn_inside_is_not_missed_outside():
+    seed_everything(3)
+    expected = draw()
+    seed_everything(3)
+    with random_state_kept():
+        draw()
+    assert draw() == expected
+
+
+def test_plain_lines_without_a_terminal(capsys):
+    progress = Progress(range(5), "epoch 1/2", every=2)
+    for item in progress:
+        progress.note(images=4, loss=1.0 / (item + 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2 [2/5]", "epoch 1/2 [4/5]", "epoch 1/2 [5/5]"]
+    assert "loss 0.2" in lines[-1]
+    assert "images/s" in lines[-1]
+    assert "remaining 0:00:00" in lines[-1]
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    progress = Progress(range(3), "gallery")
+    for _ in progress:
+        progress.note(images=1, loss=0.5)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "gallery" in captured.err
+    assert "3/3" in captured.err
+    assert "loss=0.5" in captured.err
+
+
+def test_memory_setting_answers():
+    assert keep_freed_memory() in (True, False)
+    assert torch.ones(1_000_000).sum() == 1_000_000
