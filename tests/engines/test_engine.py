@@ -1,5 +1,7 @@
 """The engine, and the host's engines driving the plugin's models."""
 
+import re
+
 import pytest
 import torch
 import torchreid
@@ -57,9 +59,8 @@ def test_stock_engines_reset_at_each_epoch_and_carry_within_it(tiny_manager, sma
     scheduler = torchreid.optim.build_lr_scheduler(optimizer)
     engine = stock(manager, model, optimizer, scheduler=scheduler, use_gpu=False)
     engine.run(save_dir=str(tmp_path), max_epoch=2, eval_freq=1, ranks=[1, 5])
-    assert len(watch.seen) >= 6
-    per_epoch = len(watch.seen) // 2
-    assert watch.seen == [False, *[True] * (per_epoch - 1)] * 2
+    epochs = "".join("+" if carried else "0" for carried in watch.seen)
+    assert re.fullmatch(r"(0\+{2,3}){2}", epochs), epochs  # the identity sampler fills three or four batches
 
 
 @pytest.mark.parametrize("options", [{}, {"state": "reset"}])
