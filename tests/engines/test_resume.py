@@ -50,8 +50,8 @@ def test_a_resumed_run_equals_one_never_stopped(tiny_manager, small_model, tmp_p
 
 def command(folder, root):
     return [
-        sys.executable, "-W", "ignore", "tools/main.py", "--config-file", "configs/quickstart.yaml", "--root", str(root),
-        "-s", "drawn_pedestrians_tiny", "-t", "drawn_pedestrians_tiny",
+        sys.executable, "-W", "ignore", "tools/main.py", "--config-file", "configs/quickstart.yaml",
+        "--root", str(root), "-s", "drawn_pedestrians_tiny", "-t", "drawn_pedestrians_tiny",
         "data.save_dir", str(folder), "data.height", "64", "data.width", "32", "data.workers", "1",
         "train.batch_size", "4", "train.max_epoch", str(EPOCHS), "test.visrank", "False", "model.resume", "auto",
     ]  # fmt: skip

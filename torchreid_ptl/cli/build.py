@@ -149,6 +149,7 @@ def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
         config.use_gpu,
         step_scheduler_per_batch=config.train.lr_scheduler == "one_cycle",
         precision=config.train.precision,
+        channels_last=config.train.channels_last,
         keep_last=config.model.keep_last,
         config=to_dict(config),
     )

@@ -53,16 +53,13 @@ class Descriptors:
     bad_images: tuple[str, ...] = ()
 
 
-def extract(
-    forward: Callable[[Tensor], Tensor], loader: Iterable, label: str, device: torch.device, flip: bool = False
-) -> Descriptors:
+def extract(forward: Callable[[Tensor], Tensor], loader: Iterable, label: str, flip: bool = False) -> Descriptors:
     """Runs a loader's images through ``forward`` and collects the descriptors.
 
     Args:
         forward: maps images (N, 3, H, W) to descriptors (N, D), in evaluation mode and without gradient.
         loader: gives the host's batches.
         label: shown beside the progress.
-        device: where ``forward`` wants its images.
         flip: add the descriptor of the mirrored image.
     """
     features, pids, camids, paths, bad = [], [], [], [], []
@@ -71,7 +68,7 @@ def extract(
         bad += batch.get("bad_images", [])
         if len(batch["pid"]) == 0:
             continue
-        images = batch["img"].to(device, non_blocking=True)
+        images = batch["img"]
         feature = forward(images).float()
         if flip:
             feature = feature + forward(images.flip(3)).float()

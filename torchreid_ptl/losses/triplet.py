@@ -12,8 +12,8 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
 
         L = mean_a max(0, margin + max_{p: y_p = y_a} d(a, p) - min_{n: y_n != y_a} d(a, n))
 
-    Computed in float32 (float64 stays) outside autocast. Samples whose identity is the only one in the batch have no negative and are
-    left out; when none is left the loss is zero [ours].
+    Computed in float32 (float64 stays) outside autocast. Samples whose identity is the only one in the batch have no
+    negative and are left out; when none is left the loss is zero [ours].
 
     Args:
         features: (N, D), any float dtype.

@@ -1,0 +1,157 @@
+"""The command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchreid_ptl.cli.main import configure, main, parse
+from torchreid_ptl.config import load_config, to_dict
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+TINY = "drawn_pedestrians_tiny"
+
+
+def small(tmp_path, root, *more):
+    return [
+        "--config-file", str(ROOT / "configs" / "quickstart.yaml"), "--root", str(root), "-s", TINY, "-t", TINY,
+        "data.height", "64", "data.width", "32", "data.workers", "0", "train.batch_size", "4", "train.max_epoch", "2",
+        "data.save_dir", str(tmp_path / "log"), *more,
+    ]  # fmt: skip
+
+
+def test_switches_of_the_host():
+    parsed = parse(["--config-file", "", "-s", "market1501", "dukemtmcreid", "-t", "msmt17", "--transforms", "random_erase",
+                    "--root", "/data", "train.lr", "0.1"])  # fmt: skip
+    config = configure(parsed)
+    assert config.data.sources == ["market1501", "dukemtmcreid"]
+    assert config.data.targets == ["msmt17"]
+    assert config.data.transforms == ["random_erase"]
+    assert config.data.root == "/data"
+    assert config.train.lr == 0.1
+
+
+def test_keys_behind_a_switch_with_several_names():
+    config = configure(parse(["-s", "market1501", "train.lr", "0.1", "train.max_epoch", "3"]))
+    assert config.data.sources == ["market1501"]
+    assert (config.train.lr, config.train.max_epoch) == (0.1, 3)
+
+
+def test_a_run_leaves_results_configuration_pictures_events_and_a_log(tmp_path, tiny_root, capsys):
+    assert main(small(tmp_path, tiny_root, "test.ranks", "[1, 5, 500]")) == 0
+    folder = tmp_path / "log"
+    results = json.loads((folder / "results.json").read_text())
+    target = results["targets"][TINY]
+    assert 0 < target["mAP"] <= 1
+    assert 0 < target["mINP"] <= 1
+    assert list(target["cmc"]) == ["1", "5"]
+    assert (target["queries"], target["gallery"]) == (6, 10)
+    assert {"torch", "torchreid", "seed", "device"} <= set(results["provenance"])
+    assert "test.ranks beyond the 10 gallery images" in capsys.readouterr().out
+    for name in ("curves.png", "cmc.png", f"ranklist_{TINY}.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG"), name
+    assert list(folder.glob("events.out.tfevents*"))
+    assert "Testing on" in next(folder.glob("train.log-*")).read_text()
+    final = to_dict(load_config(folder / "config.yaml"))
+    assert final == results["config"]
+    assert final["train"]["max_epoch"] == 2
+
+
+def test_the_same_seed_gives_the_same_scores(tmp_path, tiny_root):
+    scores = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        assert main(small(tmp_path / name, tiny_root, "test.visrank", "False")) == 0
+        scores.append(json.loads((tmp_path / name / "log" / "results.json").read_text())["targets"])
+    assert scores[0] == scores[1]
+
+
+def test_only_testing(tmp_path, tiny_root):
+    assert main(small(tmp_path, tiny_root)) == 0
+    trained = json.loads((tmp_path / "log" / "results.json").read_text())["targets"]
+    weights = tmp_path / "log" / "model" / "model.pth.tar-2"
+    again = small(tmp_path, tiny_root, "data.save_dir", str(tmp_path / "again"), "test.evaluate", "True")
+    assert main([*again, "model.load_weights", str(weights)]) == 0
+    results = json.loads((tmp_path / "again" / "results.json").read_text())
+    assert results["targets"] == trained
+    assert results["epochs"] == 0
+    assert not (tmp_path / "again" / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "none.yaml"], "FileNotFoundError: No configuration"),
+        (["train.lrr", "1"], "ConfigError: Unknown key 'train.lrr'"),
+        (
+            ["--root", "/nowhere", "-s", "market1501"],
+            "FileNotFoundError: The folder of data set 'market1501' is missing",
+        ),
+        (["model.name", "resnet51"], "ConfigError: model.name is 'resnet51': did you mean"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_a_status(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert "Traceback" not in captured.err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_batch_smaller_than_two_identities(tmp_path, tiny_root, capsys):
+    arguments = small(
+        tmp_path, tiny_root, "loss.name", "triplet", "sampler.train_sampler", "RandomIdentitySampler",
+        "sampler.num_instances", "4",
+    )  # fmt: skip
+    assert main(arguments) == 1
+    assert "two identities at least. Choose 8, 12" in capsys.readouterr().err
+
+
+def test_weights_of_another_model(tmp_path, tiny_root, capsys):
+    import torch
+
+    torch.save({"conv1.weight": torch.ones(3)}, tmp_path / "other.pth")
+    assert main(small(tmp_path, tiny_root, "model.load_weights", str(tmp_path / "other.pth"))) == 1
+    assert "CheckpointError:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_runs_dry(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--config-file", str(path), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "done: 2 steps of 8 made images and a test" in out
+    assert "[2/2]" in out
+    assert os.listdir(tmp_path) == []
+
+
+def test_adamw_one_cycle_and_staged_learning_rates(tmp_path, tiny_root):
+    staged = [
+        "train.staged_lr",
+        "True",
+        "train.new_layers",
+        "['classifier', 'cells', 'image_cells', 'fusions', 'last']",
+    ]
+    assert main(small(tmp_path, tiny_root, *staged)) == 0
+
+
+@pytest.mark.parametrize("optim", ["adam", "amsgrad", "sgd", "rmsprop", "radam"])
+def test_optimisers_of_the_host(tmp_path, tiny_root, optim):
+    more = ["train.optim", optim, "train.lr_scheduler", "cosine", "train.lr", "0.0003", "train.max_epoch", "1"]
+    assert main(small(tmp_path, tiny_root, *more, "test.visrank", "False")) == 0
+
+
+@pytest.mark.parametrize("command", [["tools/main.py"], ["-m", "torchreid_ptl"]])
+def test_both_entry_points(command):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "--config-file" in done.stdout
+    assert "--dry-run" in done.stdout

@@ -1,0 +1,185 @@
+"""Preflight, reading and the data manager."""
+
+import os
+import random
+import shutil
+
+import pytest
+import torchreid
+from PIL import Image
+
+from torchreid_ptl.data.manager import ImageDataManager
+from torchreid_ptl.data.preflight import check_folders, check_identities
+from torchreid_ptl.data.reading import BadImageError, ReadingDataset, read_image
+from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
+
+NAME = "drawn_pedestrians_tiny"
+
+
+@pytest.mark.parametrize("name", ["market1501", "dukemtmcreid", "msmt17", "cuhk03", "viper"])
+def test_a_missing_folder_is_named_and_not_created(tmp_path, name):
+    with pytest.raises(FileNotFoundError) as caught:
+        check_folders(str(tmp_path), [name])
+    message = str(caught.value)
+    assert f"data set {name!r} is missing: {tmp_path}" in message
+    assert "--root" in message
+    assert "Nothing was created" in message
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_layout_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Market-1501-v15.09.15/ with the folders bounding_box_train, query"):
+        check_folders(str(tmp_path), ["market1501"])
+
+
+@pytest.mark.parametrize("made", ["", "Market-1501-v15.09.15", "Market-1501-v15.09.15/bounding_box_train"])
+def test_an_empty_folder(tmp_path, made):
+    (tmp_path / "market1501" / made).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"'market1501' has no images \(\*\.jpg\) in .*bounding_box_train"):
+        check_folders(str(tmp_path), ["market1501"])
+
+
+def test_an_empty_folder_of_unknown_layout(tmp_path):
+    (tmp_path / "viper").mkdir()
+    with pytest.raises(FileNotFoundError, match="'viper' is empty"):
+        check_folders(str(tmp_path), ["viper"])
+
+
+def test_an_unknown_data_set():
+    with pytest.raises(ValueError, match="Unknown data set 'market1502': did you mean 'market1501'"):
+        check_folders("", ["market1502"])
+
+
+def test_identities_without_a_second_camera():
+    query, gallery = [("q", 7, 0), ("q", 8, 1)], [("g", 7, 0), ("g", 8, 1), ("g", 9, 0)]
+    with pytest.raises(ValueError, match=r"No query of 'mine'.*identity 7: query by camera 0, gallery by \[0\]"):
+        check_identities("mine", query, gallery)
+
+
+def test_some_identities_without_a_second_camera_are_told(capsys):
+    check_identities("mine", [("q", 7, 0), ("q", 8, 1)], [("g", 7, 0), ("g", 8, 0)])
+    out = capsys.readouterr().out
+    assert "1 of 2 queries of mine have no match by another camera" in out
+    assert "identity 7" in out
+
+
+@pytest.fixture
+def damaged(tiny_root, tmp_path, monkeypatch):
+    """A copy of the tiny set with a truncated training image and a zero-byte gallery image."""
+    shutil.copytree(tiny_root / NAME, tmp_path / NAME)
+    train = sorted((tmp_path / NAME / "bounding_box_train").iterdir())[3]
+    train.write_bytes(train.read_bytes()[:400])
+    gallery = sorted((tmp_path / NAME / "bounding_box_test").iterdir())[5]
+    gallery.write_bytes(b"")
+    monkeypatch.setattr("torchreid_ptl.data.drawn.make_dataset", lambda *_, **__: None)  # it would notice
+    return tmp_path, train, gallery
+
+
+def manager_of(root, **options):
+    options = {"height": 64, "width": 32, "batch_size_train": 4, "workers": 0, "use_gpu": False, **options}
+    return ImageDataManager(root=str(root), sources=[NAME], **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_an_error_that_names_it(damaged, workers):
+    root, train, gallery = damaged
+    manager = manager_of(root, workers=workers)
+    with pytest.raises(BadImageError, match=train.name):
+        list(manager.train_loader)
+    with pytest.raises(BadImageError, match=f"{gallery.name} cannot be read.*data.on_bad_image skip"):
+        list(manager.test_loader[NAME]["gallery"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_left_out_and_counted(damaged, small_model, tmp_path, workers):
+    import torch
+
+    root, train, gallery = damaged
+    model = small_model()
+    manager = manager_of(root, on_bad_image="skip", workers=workers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    engine = ImagePTLEngine(manager, model, optimizer, SoftmaxObjective(), use_gpu=False)
+    engine.run(save_dir=str(tmp_path / "log"), max_epoch=1)
+    assert set(engine.bad_images) == {str(train), str(gallery)}
+    assert len(engine.descriptors[NAME][1].pids) == 9
+
+
+def test_reading(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_image(str(tmp_path / "none.jpg"))
+    Image.new("L", (4, 8)).save(tmp_path / "grey.png")
+    assert read_image(str(tmp_path / "grey.png")).mode == "RGB"
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(BadImageError, match=r"text\.jpg cannot be read"):
+        read_image(str(tmp_path / "text.jpg"))
+
+
+def test_unknown_policy():
+    with pytest.raises(ValueError, match="data.on_bad_image is 'hope'; allowed: error, skip"):
+        ReadingDataset(None, "hope")
+
+
+def test_batches_have_the_hosts_form(tiny_manager):
+    batch = next(iter(tiny_manager().train_loader))
+    assert set(batch) == {"img", "pid", "camid", "impath", "dsetid"}
+    assert batch["img"].shape == (4, 3, 64, 32)
+
+
+def test_order_does_not_depend_on_the_file_system(tiny_root, monkeypatch):
+    def lists(manager):
+        test = manager.test_dataset[NAME]
+        return manager.train_loader.dataset.dataset.data, test["query"], test["gallery"]
+
+    plain = lists(manager_of(tiny_root))
+
+    def shuffled(real):
+        def sort(items, *args, **kwargs):
+            return random.sample(list(items), len(list(items)))
+
+        return sort
+
+    monkeypatch.setattr("torchreid_ptl.data.drawn.sorted", shuffled(sorted), raising=False)
+    assert lists(manager_of(tiny_root)) == plain
+
+
+def test_labels_are_contiguous_over_several_sources(tiny_root):
+    torchreid.data.ImageDataManager  # noqa: B018 - the host's own stays as it is
+    manager = ImageDataManager(
+        root=str(tiny_root), sources=[NAME, NAME], targets=[NAME], height=64, width=32, batch_size_train=4, workers=0,
+        use_gpu=False,
+    )  # fmt: skip
+    train = manager.train_loader.dataset.dataset.data
+    assert len(train) == 32
+    assert sorted({item[1] for item in train}) == list(range(8))
+    assert manager.num_train_pids == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size_train": 17}, "train.batch_size is 17 and the training set has 16 images"),
+        ({"batch_size_train": 6, "num_instances": 4, "train_sampler": "RandomIdentitySampler"}, "Choose 8, 12"),
+        (
+            {"batch_size_train": 4, "num_instances": 4, "train_sampler": "RandomIdentitySampler"},
+            "two identities at least",
+        ),
+        (
+            {"batch_size_train": 16, "num_instances": 2, "train_sampler": "RandomIdentitySampler"},
+            "needs 8 identities; the training set has 4",
+        ),
+        (
+            {"batch_size_train": 4, "num_cams": 3, "train_sampler": "RandomDomainSampler"},
+            "must divide by sampler.num_cams",
+        ),
+        ({"k_tfm": 2}, "k_tfm 1"),
+    ],
+)
+def test_batches_that_cannot_be_filled(tiny_root, options, message):
+    with pytest.raises(ValueError, match=message):
+        manager_of(tiny_root, **options)
+
+
+def test_a_split_without_images(tiny_root, monkeypatch):
+    monkeypatch.setattr("torchreid_ptl.data.drawn._list_images", lambda _: [])
+    with pytest.raises(ValueError, match="has no images: its lists are empty"):
+        manager_of(tiny_root)
