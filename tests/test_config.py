@@ -175,7 +175,8 @@ def test_the_dump_is_the_same_configuration(tmp_path):
     ("name", "expected"),
     [
         ("ptl_densenet161", {"train.optim": "sgd", "train.lr": 0.01, "train.max_epoch": 50, "train.batch_size": 32,
-                             "train.stepsize": [10], "data.height": 256, "loss.name": "softmax", "ptl.start": "random"}),
+                             "train.stepsize": [10], "data.height": 256, "loss.name": "softmax",
+                             "ptl.start": "random"}),
         ("ptl_mgn", {"train.optim": "amsgrad", "train.lr": 2e-4, "train.max_epoch": 450, "train.batch_size": 16,
                      "train.stepsize": [320, 360, 400], "data.height": 384, "loss.mgn.margin": 1.2, "test.flip": True,
                      "train.weight_decay": 5e-4}),

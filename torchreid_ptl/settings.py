@@ -120,3 +120,13 @@ SETTINGS: dict[str, Setting] = {
     "test.visrank_topk": Setting(10, "images in a rank list"),
 }
 """All keys by their dotted names."""
+
+
+def as_markdown() -> str:
+    """The table of all keys, as ``docs/config.md`` shows it."""
+    lines = ["| key | default | meaning | values |", "|---|---|---|---|"]
+    for key, setting in SETTINGS.items():
+        origin = "" if setting.host else " (this plugin)"
+        values = ", ".join(f"`{choice}`" for choice in setting.choices) or "any"
+        lines.append(f"| `{key}` | `{setting.default!r}` | {setting.help}{origin} | {values} |")
+    return "\n".join(lines) + "\n"

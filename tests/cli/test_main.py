@@ -25,8 +25,10 @@ def small(tmp_path, root, *more):
 
 
 def test_switches_of_the_host():
-    parsed = parse(["--config-file", "", "-s", "market1501", "dukemtmcreid", "-t", "msmt17", "--transforms", "random_erase",
-                    "--root", "/data", "train.lr", "0.1"])  # fmt: skip
+    parsed = parse(
+        ["--config-file", "", "-s", "market1501", "dukemtmcreid", "-t", "msmt17", "--transforms", "random_erase"]
+        + ["--root", "/data", "train.lr", "0.1"]
+    )
     config = configure(parsed)
     assert config.data.sources == ["market1501", "dukemtmcreid"]
     assert config.data.targets == ["msmt17"]

@@ -1,0 +1,113 @@
+"""The documentation is executed, and names everything it should."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchreid_ptl
+from torchreid_ptl.backbones import splittable
+from torchreid_ptl.cli.main import configure, parse
+from torchreid_ptl.registration import ENGINES, LOSSES
+from torchreid_ptl.settings import as_markdown
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path):
+    code = "\n".join(blocks("python"))
+    assert code.count("engine.run") == 2
+    path = tmp_path / "readme.py"
+    path.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(path)], cwd=tmp_path, capture_output=True, text=True,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 64])" in done.stdout
+    assert (tmp_path / "log" / "ptl_own" / "model" / "model.pth.tar-1").is_file()
+
+
+def test_the_commands_of_the_readme_are_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = [line for block in blocks("sh") for line in block.splitlines() if "tools/main.py" in line]
+    assert len(lines) == 2
+    for line in lines:
+        arguments = shlex.split(line.partition("tools/main.py")[2])
+        configure(parse(arguments))
+
+
+def test_the_two_commands_come_first():
+    first, second = blocks("sh")[:2]
+    for line in (first, second):
+        assert line.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]' && python ")
+        assert line.count("\n") == 1
+    assert "configs/quickstart.yaml" in first
+    assert "pytest" in second
+
+
+def test_the_table_of_keys_is_the_one_in_the_code():
+    assert (ROOT / "docs" / "config.md").read_text().endswith(as_markdown())
+
+
+def test_every_public_name_is_documented():
+    public = [
+        name
+        for name in torchreid_ptl.__all__
+        if not name.startswith("_") and name not in ("losses", "models", "evaluation")
+    ]
+    for name in [*public, *(item.__name__ for item in (*ENGINES, *LOSSES))]:
+        assert re.search(rf"\b{name}\b", README), name
+
+
+def test_every_model_and_configuration_is_listed():
+    for name in [
+        *splittable(),
+        "mgn",
+        "mgn_ptl",
+        "mgn_ptl_v2",
+        *(path.stem for path in (ROOT / "configs").glob("*.yaml")),
+    ]:
+        assert f"`{name}`" in README, name
+
+
+def test_every_public_module_and_function_has_a_docstring():
+    for item in (torchreid_ptl, torchreid_ptl.models, torchreid_ptl.losses, torchreid_ptl.evaluation):
+        assert item.__doc__
+        for name in getattr(item, "__all__", []):
+            value = getattr(item, name)
+            assert name == "__version__" or value.__doc__, name
+
+
+@pytest.mark.parametrize("module", ["cells", "losses.triplet", "evaluation.ranking"])
+def test_examples_in_docstrings(module):
+    import doctest
+    import importlib
+
+    import torch
+
+    torch.manual_seed(0)
+    loaded = importlib.import_module(f"torchreid_ptl.{module}")
+    result = doctest.testmod(loaded, extraglobs={"torch": torch})
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_the_project_speaks_of_the_project_alone():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("no git here")
+    words = re.compile(r"\b(issue #?\d|session|subagent|/work/|shared/)", re.IGNORECASE)
+    for name in tracked.stdout.split():
+        if Path(name).suffix in (".py", ".md", ".yaml", ".cfg", ".toml") and name != "tests/test_documentation.py":
+            found = [match[0] for match in words.finditer((ROOT / name).read_text()) if match[0].lower() != "session"]
+            assert not found, (name, found)
