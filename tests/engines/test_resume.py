@@ -124,6 +124,25 @@ def test_a_run_that_is_done_is_only_tested(stopped, capsys):
     assert "epoch 3" not in out
 
 
+def test_a_test_that_was_due_is_made_up_for(tiny_manager, small_model, tmp_path):
+    """A run that stopped between the last checkpoint and the test of that epoch."""
+    torch.manual_seed(4)
+    whole = engine_of(tiny_manager(), small_model())
+    whole.run(save_dir=str(tmp_path / "whole"), max_epoch=2, eval_freq=1)
+
+    torch.manual_seed(4)
+    stopping = engine_of(tiny_manager(), small_model())
+    stopping.test = lambda **_: (_ for _ in ()).throw(OSError("a gallery image is gone"))
+    with pytest.raises(OSError, match="gone"):
+        stopping.run(save_dir=str(tmp_path / "parts"), max_epoch=2, eval_freq=1)
+    assert (tmp_path / "parts" / "model" / "model.pth.tar-1").exists()
+
+    again = engine_of(tiny_manager(), small_model())
+    again.run(save_dir=str(tmp_path / "parts"), max_epoch=2, eval_freq=1, resume="auto")
+    assert again.history == whole.history
+    assert again.best_score == whole.best_score
+
+
 def test_other_settings(stopped):
     folder, again = stopped
     with pytest.raises(CheckpointError, match="other settings: model.name 'osnet_x0_25_ptl' then, 'resnet18_ptl' now"):

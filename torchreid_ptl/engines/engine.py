@@ -133,19 +133,25 @@ class ImagePTLEngine(torchreid.engine.Engine):
             return
         check_room(self.save_dir, self.model, self.keep_last + 1)
         self.start_epoch = restore(self, self._checkpoint_folder(), resume) if resume else start_epoch
+        self.epoch = max(0, self.start_epoch - 1)
         self.max_epoch = max_epoch
         started = time.monotonic()
         if self.writer is None:
             self.writer = self._open_writer()
+
+        def due(epoch: int) -> bool:
+            done = epoch + 1
+            return done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0)
+
+        missed = self._last_checkpoint is not None and due(self.start_epoch - 1) and not self._tested()
+        if missed or self.start_epoch >= max_epoch:
+            self._test_and_save(options)  # a run stopped before this test, or with nothing left to train
         for epoch in range(self.start_epoch, max_epoch):
             self.epoch = epoch
             self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-            done = epoch + 1
-            if done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0):
-                self.test(options=options)
-            self.save_model(epoch, self._rank1(), save_dir)
-        if self.start_epoch >= max_epoch:
-            self.test(options=options)
+            self.save_model(epoch, self._rank1(), save_dir)  # before the test, which may fail
+            if due(epoch):
+                self._test_and_save(options)
         self._close(started)
 
     def train(
@@ -232,8 +238,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
         """Writes the checkpoint of an epoch, copies it when it is the best, and deletes the oldest."""
         folder = Path(save_dir) / _CHECKPOINTS
-        tested = self._last_test is not None and self._last_test[0] == epoch
-        is_best = is_best or (tested and self.score > self.best_score)
+        is_best = is_best or (self._tested() and bool(self.results) and self.score > self.best_score)
         if is_best:
             self.best_score = self.score
         state = snapshot(self, epoch, rank1)
@@ -286,8 +291,12 @@ class ImagePTLEngine(torchreid.engine.Engine):
         )
 
     def _record(self, figures: Mapping[str, float]) -> None:
+        """Notes figures of the present epoch; what was noted for it before is replaced."""
         for name, value in figures.items():
-            self.history.setdefault(name, []).append((self.epoch + 1, float(value)))
+            points = self.history.setdefault(name, [])
+            if points and points[-1][0] == self.epoch + 1:
+                points.pop()
+            points.append((self.epoch + 1, float(value)))
 
     def _log_batch(self, figures: Mapping[str, float]) -> None:
         if self.writer is None:
@@ -295,6 +304,15 @@ class ImagePTLEngine(torchreid.engine.Engine):
         step = self.epoch * self.num_batches + self.batch_idx
         for name, value in {**figures, "lr": self.get_current_lr()}.items():
             self.writer.add_scalar(f"Train/{name}", value, step)
+
+    def _test_and_save(self, options: TestOptions) -> None:
+        self.test(options=options)
+        if self._last_checkpoint is not None:
+            self.save_model(self.epoch, self._rank1(), str(self.save_dir))
+
+    def _tested(self) -> bool:
+        """Whether the present epoch has been tested."""
+        return self._last_test is not None and self._last_test[0] == self.epoch
 
     def _rank1(self) -> float:
         return self._last_test[1] if self._last_test else 0.0

@@ -26,6 +26,7 @@ def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, An
         "state_dict": unwrap(engine.model).state_dict(),
         "epoch": epoch + 1,
         "rank1": float(rank1),
+        "tested": engine._tested(),
         "optimizer": engine.optimizer.state_dict(),
         "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
         "objective": engine.objective.state_dict(),
@@ -92,6 +93,8 @@ def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
         engine.scheduler.load_state_dict(state["scheduler"])
     engine.objective.load_state_dict(state.get("objective", {}))
     engine.best_score = state.get("best_score", -1.0)
+    if state.get("tested"):
+        engine._last_test = (int(state["epoch"]) - 1, float(state["rank1"]))
     engine.history = {name: [tuple(p) for p in points] for name, points in state.get("history", {}).items()}
     if "random_state" in state:
         set_random_state(state["random_state"])

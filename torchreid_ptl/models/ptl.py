@@ -146,6 +146,7 @@ class PTL(nn.Module):
     def _initialise(self, start: str) -> None:
         for module in (self.image_cells, self.fusions, self.cells, self.last, self.classifier):
             initialise(module)
+        nn.init.normal_(self.classifier[-1].weight, std=0.01)  # type: ignore[arg-type]
         if start == "identity":
             width = self.last.out_channels
             nn.init.normal_(self.last.weight, std=1e-3)
