@@ -80,6 +80,8 @@ def test_missing_files_are_named(tmp_path):
         ("data:\n  sources: market1501\n", r"expected a list of texts such as \['market1501'\]"),
         ("test:\n  ranks: [1, a]\n", "expected a list of whole numbers"),
         ("model:\n  pretrained: 1\n", "expected True or False"),
+        ("_BASE_: 5\n", "expected a file name or a list of them"),
+        ("_BASE_:\n", "expected a file name or a list of them"),
         ("- 1\n", "holds a list; a configuration is a tree"),
         ("a: [\n", "no valid YAML"),
     ],
@@ -95,6 +97,7 @@ def test_wrong_files(tmp_path, text, message):
         (["train.lr"], "'train.lr' has no value"),
         (["train.lrr", "1"], "Unknown key 'train.lrr' in the command line: did you mean 'train.lr'"),
         (["train.lr", "x"], "expected a number"),
+        (["train.lr", "{[]:1}"], "expected a number"),
     ],
 )
 def test_wrong_options(options, message):
@@ -115,6 +118,7 @@ def test_options_of_every_type():
     assert config.data.norm_mean == [0, 0.5, 1]
     assert config.train.weight_decay == 0.0
     assert config.data.root == "/data"
+    assert load_config(None, ["data.save_dir", "123"]).data.save_dir == "123"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,13 @@ def test_options_of_every_type():
             ["loss.name", "triplet", "sampler.train_sampler", "RandomIdentitySampler", "train.fixbase_epoch", "1"],
             "leaves out of the loss",
         ),
+        (["train.stepsize", "[]"], "epochs count from 1"),
+        (["train.stepsize", "[0]"], "epochs count from 1"),
+        (["train.start_epoch", "-3"], "the least is 0"),
+        (["data.norm_mean", "[0.5]"], "images have three channels"),
+        (["data.height", "1"], "the least is 16"),
+        (["sampler.train_sampler_t", "Foo"], "sampler.train_sampler_t is 'Foo'"),
+        (["data.load_train_targets", "True"], "choose others or set it to False"),
         (["cuhk03.use_metric_cuhk03", "True"], "not evaluated by this engine"),
         (["data.k_tfm", "2"], "set it to 1"),
     ],

@@ -106,8 +106,8 @@ def test_the_project_speaks_of_the_project_alone():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:
         pytest.skip("no git here")
-    words = re.compile(r"\b(issue #?\d|session|subagent|/work/|shared/)", re.IGNORECASE)
+    words = re.compile(r"\b(issue #?\d|subagent|/work/|shared/data)", re.IGNORECASE)
     for name in tracked.stdout.split():
-        if Path(name).suffix in (".py", ".md", ".yaml", ".cfg", ".toml") and name != "tests/test_documentation.py":
-            found = [match[0] for match in words.finditer((ROOT / name).read_text()) if match[0].lower() != "session"]
+        if name != "LICENSE" and name != "tests/test_documentation.py":
+            found = words.findall((ROOT / name).read_text())
             assert not found, (name, found)

@@ -156,7 +156,9 @@ def block_shapes(backbone: nn.Module, blocks: Sequence[Block], size: int = 64) -
 
 
 def _family(factory: host.Factory) -> str:
-    return getattr(factory, "__module__", "").rpartition(".")[2]
+    """The host's file a factory stands in; '' for a factory of somebody else."""
+    package, _, family = getattr(factory, "__module__", "").rpartition(".")
+    return family if package == host.part("models").__name__ else ""
 
 
 def _name(item: str | nn.Module, names: dict[int, str]) -> str:

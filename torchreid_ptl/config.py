@@ -1,7 +1,6 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, validation, dump."""
 
 import ast
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import yaml
 from yacs.config import CfgNode
 
 from . import host
+from .hints import hint, nearest
 from .settings import SETTINGS
 
 BASE = "_BASE_"
@@ -52,7 +52,7 @@ def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> 
     if len(options) % 2:
         raise ConfigError(f"Options come in pairs KEY VALUE; {options[-1]!r} has no value. Got: {' '.join(options)}")
     for key, text in zip(options[::2], options[1::2], strict=True):
-        _set(config, key, _literal(text), "the command line")
+        _set(config, key, text, "the command line")
     return config
 
 
@@ -71,7 +71,8 @@ def validate(config: CfgNode) -> None:
     _require_choice("model.name", config.model.name, host.models())
     _require_choice("train.optim", config.train.optim, [*known["optim"], "adamw"])
     _require_choice("train.lr_scheduler", config.train.lr_scheduler, [*known["lr_scheduler"], "one_cycle"])
-    _require_choice("sampler.train_sampler", config.sampler.train_sampler, known["sampler"])
+    for key in ("sampler.train_sampler", "sampler.train_sampler_t"):
+        _require_choice(key, get(config, key), known["sampler"])
     for name in (*config.data.sources, *config.data.targets):
         _require_choice("data.sources and data.targets", name, host.image_datasets())
     _validate_numbers(config)
@@ -105,7 +106,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Any, str]]
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}; a configuration is a tree of keys")
     bases = content.pop(BASE, [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{BASE} in {path} is {bases!r}; expected a file name or a list of them")
+    for base in bases:
         yield from _read(path.parent / base, (*above, path))
     for key, value in _flatten(content):
         yield key, value, str(path)
@@ -134,8 +138,8 @@ def _hint(key: str) -> str:
     if below:
         return f"it is a section with the keys {', '.join(below)}"
     same_name = [known for known in SETTINGS if known.rpartition(".")[2] == key.rpartition(".")[2]]
-    close = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.5) or same_name[:1]
-    return f"did you mean {close[0]!r}?" if close else "docs/config.md lists all keys"
+    close = nearest(key, SETTINGS) or next(iter(same_name), None)
+    return f"did you mean {close!r}?" if close else "docs/config.md lists all keys"
 
 
 def _typed(key: str, value: Any, origin: str) -> Any:
@@ -170,16 +174,14 @@ def _kind(default: Any) -> str:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 
 def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
     if value in allowed:
         return
-    close = difflib.get_close_matches(value, allowed, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(f"{key} is {value!r}: {meant}Allowed: {', '.join(allowed)}")
+    raise ConfigError(f"{key} is {value!r}: {hint(value, allowed)}")
 
 
 def _validate_numbers(config: CfgNode) -> None:
@@ -187,8 +189,12 @@ def _validate_numbers(config: CfgNode) -> None:
         "train.batch_size": 2,
         "test.batch_size": 1,
         "train.max_epoch": 0,
-        "data.height": 1,
-        "data.width": 1,
+        "data.height": 16,
+        "data.width": 16,
+        "train.start_epoch": 0,
+        "train.fixbase_epoch": 0,
+        "sampler.num_cams": 1,
+        "sampler.num_datasets": 1,
         "data.workers": 0,
         "model.keep_last": 1,
         "sampler.num_instances": 1,
@@ -199,6 +205,13 @@ def _validate_numbers(config: CfgNode) -> None:
             raise ConfigError(f"{key} is {get(config, key)}; the least is {least}")
     if not config.test.ranks or min(config.test.ranks) < 1:
         raise ConfigError(f"test.ranks is {config.test.ranks}; ranks count from 1, for example [1, 5, 10, 20]")
+    if not config.train.stepsize or min(config.train.stepsize) < 1:
+        raise ConfigError(f"train.stepsize is {config.train.stepsize}; epochs count from 1, for example [20]")
+    for key in ("data.norm_mean", "data.norm_std"):
+        if len(get(config, key)) != 3:
+            raise ConfigError(f"{key} is {get(config, key)}; images have three channels")
+    if min(config.data.norm_std) <= 0:
+        raise ConfigError(f"data.norm_std is {config.data.norm_std}; deviations are above 0")
     if not config.train.lr > 0:
         raise ConfigError(f"train.lr is {config.train.lr}; a learning rate is above 0")
 
@@ -222,6 +235,8 @@ def _validate_combinations(config: CfgNode) -> None:
         "cuhk03.use_metric_cuhk03 is not evaluated by this engine; use torchreid's own engines for CUHK03's "
         "single-gallery-shot protocol, or set it to False": config.cuhk03.use_metric_cuhk03,
         "data.k_tfm gives several views of an image; the engine takes one: set it to 1": config.data.k_tfm != 1,
+        "data.load_train_targets loads training sets of targets that are not sources; choose others or set it "
+        "to False": config.data.load_train_targets and bool({*config.data.sources} & {*config.data.targets}),
         "data.sources or data.targets is empty; name at least one data set": not config.data.sources
         or not config.data.targets,
     }

@@ -89,9 +89,7 @@ SETTINGS: dict[str, Setting] = {
     "train.print_freq": Setting(20, "batches between two lines of progress without a terminal"),
     "train.seed": Setting(1, "seed of everything random"),
     "train.precision": _ours("float32", "precision of the forward pass", ("float32", "bfloat16")),
-    "train.channels_last": _ours(
-        False, "maps with channels last in memory: faster on a CPU and in bfloat16; not for ShuffleNet"
-    ),
+    "train.channels_last": _ours(False, "maps with channels last in memory: faster on a CPU and in bfloat16"),
     "sgd.momentum": Setting(0.9, "momentum of sgd and rmsprop"),
     "sgd.dampening": Setting(0.0, "dampening of the momentum"),
     "sgd.nesterov": Setting(False, "Nesterov momentum"),

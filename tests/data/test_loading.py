@@ -7,6 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from torchreid_ptl import host
 from torchreid_ptl.data import drawn
 from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.data.preflight import check_folders, check_identities
@@ -43,6 +44,26 @@ def test_an_empty_folder_of_unknown_layout(tmp_path):
     (tmp_path / "viper").mkdir()
     with pytest.raises(FileNotFoundError, match="'viper' is empty"):
         check_folders(str(tmp_path), ["viper"])
+
+
+@pytest.mark.parametrize("name", ["msmt17", "cuhk03", "viper", "ilids", "grid"])
+def test_other_content_than_the_set(tmp_path, name):
+    folder = tmp_path / host.image_datasets()[name].dataset_dir
+    folder.mkdir()
+    (folder / "readme.txt").write_text("nothing else")
+    with pytest.raises(
+        FileNotFoundError, match=rf"torchreid could not load \['{name}'\] below .*Lay the folders out as"
+    ):
+        ImageDataManager(root=str(tmp_path), sources=[name], use_gpu=False)
+
+
+def test_images_of_other_names(tmp_path):
+    for part in ("bounding_box_train", "query", "bounding_box_test"):
+        folder = tmp_path / "market1501" / "Market-1501-v15.09.15" / part
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 8)).save(folder / "foo.jpg")
+    with pytest.raises(FileNotFoundError, match=r"torchreid could not load \['market1501'\]"):
+        ImageDataManager(root=str(tmp_path), sources=["market1501"], use_gpu=False)
 
 
 def test_an_unknown_data_set():
@@ -84,8 +105,9 @@ def manager_of(root, **options):
 def test_a_damaged_image_is_an_error_that_names_it(damaged, workers):
     root, train, gallery = damaged
     manager = manager_of(root, workers=workers)
-    with pytest.raises(BadImageError, match=train.name):
+    with pytest.raises(BadImageError, match=rf"^The image .*{train.name}") as caught:
         list(manager.train_loader)
+    assert "\n" not in str(caught.value)
     with pytest.raises(BadImageError, match=f"{gallery.name} cannot be read.*data.on_bad_image skip"):
         list(manager.test_loader[NAME]["gallery"])
 

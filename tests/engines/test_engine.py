@@ -96,6 +96,17 @@ def test_a_test_in_the_middle_of_an_epoch_leaves_no_trace(tiny_manager, small_mo
     assert all(torch.equal(value, tested[name]) for name, value in plain.items())
 
 
+def test_a_test_in_the_middle_counts_neither_for_the_best_nor_for_the_history(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model)
+    step = engine.forward_backward
+    engine.forward_backward = lambda batch: (step(batch), engine.test())[0]
+    engine.run(save_dir=str(tmp_path), max_epoch=2)
+    assert [epoch for epoch, _ in engine.history["drawn_pedestrians_tiny mAP"]] == [2]
+    first, last = (load_checkpoint(tmp_path / "model" / f"model.pth.tar-{epoch}") for epoch in (1, 2))
+    assert (first["tested"], first["best_score"], last["tested"]) == (False, -1.0, True)
+
+
 def test_evaluating_restores_modes_states_and_random_numbers(small_model):
     model = small_model().train()
     model.backbone.conv2.eval()
@@ -174,6 +185,64 @@ def test_stock_torchreid_reads_our_checkpoint(tiny_manager, small_model, tmp_pat
     assert torch.equal(other.last.weight, model.last.weight)
 
 
+def test_a_new_run_in_a_used_folder_moves_the_old_checkpoints_aside(tiny_manager, small_model, tmp_path):
+    engine_of(tiny_manager(), small_model()).run(save_dir=str(tmp_path), max_epoch=3)
+    engine_of(tiny_manager(), small_model()).run(save_dir=str(tmp_path), max_epoch=1)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model-best.pth.tar", "model.pth.tar-1"]
+    assert (tmp_path / "earlier-1" / "model" / "model.pth.tar-3").is_file()
+
+
+@pytest.mark.parametrize("resume", ["auto", "path"])
+def test_only_testing_a_run(tiny_manager, small_model, tmp_path, resume):
+    model = small_model()
+    engine_of(tiny_manager(), model).run(save_dir=str(tmp_path), max_epoch=1)
+    fresh = small_model()
+    file = "auto" if resume == "auto" else str(tmp_path / "model" / "model.pth.tar-1")
+    engine_of(tiny_manager(), fresh).run(save_dir=str(tmp_path), test_only=True, resume=file)
+    assert torch.equal(fresh.last.weight, model.last.weight)
+
+
+def test_only_testing_what_is_not_there(tiny_manager, small_model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no whole checkpoint to test"):
+        engine_of(tiny_manager(), small_model()).run(save_dir=str(tmp_path), test_only=True, resume="auto")
+
+
+def test_model_and_objective_must_fit(tiny_manager, small_model):
+    with pytest.raises(
+        ValueError, match="built with loss='triplet'; SoftmaxObjective needs one built with loss='softmax'"
+    ):
+        engine_of(tiny_manager(), small_model(loss="triplet"))
+
+
+def test_cuhk03_protocol_is_the_hosts(tiny_manager, small_model, tmp_path):
+    engine = engine_of(tiny_manager(), small_model())
+    engine.run(save_dir=str(tmp_path), test_only=True, use_metric_cuhk03=False)
+    with pytest.raises(ValueError, match="use torchreid's own engines"):
+        engine.run(save_dir=str(tmp_path), test_only=True, use_metric_cuhk03=True)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tiny_manager, small_model, tmp_path):
+    class Steep(Objective):
+        def forward(self, outputs, pids):
+            return {"loss_x": (outputs.logits[0] * 0).abs().sum().sqrt()}  # zero, with an infinite slope
+
+    model = small_model()
+    engine = engine_of(tiny_manager(), model, Steep())
+    with pytest.raises(NonFiniteLossError, match="gradient nan"):
+        engine.run(save_dir=str(tmp_path), max_epoch=1)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_spoilt_weights_are_not_saved(tiny_manager, small_model, tmp_path):
+    model = small_model()
+    engine = engine_of(tiny_manager(), model)
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    model.last.weight.data[0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"Weights became NaN.*last good checkpoint is .*tar-1"):
+        engine.save_model(1, 0.0, str(tmp_path))
+    assert not (tmp_path / "model" / "model.pth.tar-2").exists()
+
+
 class Poison(Objective):
     """Becomes NaN at one step."""
 
@@ -190,7 +259,7 @@ class Poison(Objective):
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tiny_manager, small_model, tmp_path):
     model = small_model()
     engine = engine_of(tiny_manager(), model, Poison(at=7))
-    with pytest.raises(NonFiniteLossError, match=r"epoch 2, batch 3: .*model\.pth\.tar-1.*model\.resume"):
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2, batch 3: .*model\.pth\.tar-1.*model\.load_weights"):
         engine.run(save_dir=str(tmp_path), max_epoch=3)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 

@@ -15,7 +15,7 @@ from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 4
+EPOCHS = 12
 
 
 def engine_of(manager, model, **options):
@@ -72,12 +72,15 @@ def test_killed_at_three_random_moments(tiny_root, tmp_path):
     length = time.monotonic() - started
     assert finished.returncode == 0, out
     moments = random.Random(time.time_ns())
-    for kill in range(3):
+    for _ in range(3):
         process = start(tmp_path / "killed", tiny_root)
-        time.sleep(length * moments.uniform(0.45, 0.95))  # the first part of a run is imports
+        for line in process.stdout:
+            if line.startswith("Model "):  # training begins
+                break
+        time.sleep(length * moments.uniform(0.0, 0.2))
+        assert process.poll() is None, "the run was over before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        print(f"kill {kill}: left {sorted(path.name for path in (tmp_path / 'killed').glob('model/*'))}")
     last = start(tmp_path / "killed", tiny_root)
     out, _ = last.communicate(timeout=300)
     assert last.returncode == 0, out
@@ -145,8 +148,26 @@ def test_a_test_that_was_due_is_made_up_for(tiny_manager, small_model, tmp_path)
 
 def test_other_settings(stopped):
     folder, again = stopped
-    with pytest.raises(CheckpointError, match="other settings: model.name 'osnet_x0_25_ptl' then, 'resnet18_ptl' now"):
-        again(model={"name": "resnet18_ptl"}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+    with pytest.raises(CheckpointError, match="other settings: train.optim was 'adam' and is 'sgd'. Continue with"):
+        again(train={"optim": "sgd", "max_epoch": 3}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+
+
+def test_a_run_with_a_stepped_schedule_can_be_made_longer(stopped):
+    folder, again = stopped
+    config = {
+        "model": {"name": "osnet_x0_25_ptl"},
+        "train": {"optim": "adam", "max_epoch": 3, "lr_scheduler": "multi_step"},
+    }
+    again(**config).run(save_dir=str(folder), max_epoch=3)
+    longer = {**config, "train": {**config["train"], "max_epoch": 4}}
+    again(**longer).run(save_dir=str(folder), max_epoch=4, resume="auto")
+    assert (folder / "model" / "model.pth.tar-4").is_file()
+
+
+def test_settings_that_training_does_not_see_may_change(stopped):
+    folder, again = stopped
+    again(data={"save_dir": "elsewhere", "workers": 7}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+    assert (folder / "model" / "model.pth.tar-3").is_file()
 
 
 def test_another_model(stopped, small_model):

@@ -88,6 +88,22 @@ def test_torn(tmp_path, keep):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("content", [b"hello, I am a text", b"\x80\x04", b"e", bytes(range(256))])
+def test_no_checkpoint_at_all(tmp_path, content):
+    path = tmp_path / "model.pth.tar-1"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.pth\.tar-1"):
+        load_checkpoint(path)
+
+
+def test_the_refusal_does_not_repeat_unsafe_advice(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(UnsafeCheckpointError) as caught:
+        load_checkpoint(tmp_path / "module.pth")
+    assert "torch.nn.modules.linear.Linear" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_flipped_bit(tmp_path):
     path = tmp_path / "model.pth.tar-1"
     save_checkpoint({"weight": torch.zeros(10_000)}, path)

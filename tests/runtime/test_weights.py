@@ -54,6 +54,23 @@ def test_nothing_matched():
         load_weights(osnet(), {"something": torch.ones(2)})
 
 
+@pytest.mark.parametrize("content", [{"state_dict": [1, 2]}, {1: torch.ones(2)}])
+def test_what_is_no_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        load_weights(osnet(), tmp_path / "x.pth")
+
+
+def test_a_child_called_module_is_no_wrapper():
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+    holder = Holder()
+    assert unwrap(holder) is holder
+
+
 def test_wrappers():
     inner = nn.Linear(2, 2)
     assert unwrap(inner) is inner

@@ -120,7 +120,7 @@ def test_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
     before = target.read_bytes()
 
     def interrupted(self, path, **_):
-        path.write_bytes(b"half")
+        path.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png", interrupted)
@@ -172,7 +172,7 @@ def test_series_find_their_panel_and_unit():
         "scores": ["acc", "market1501 mAP"],
         "rates": ["lr"],
     }
-    assert panels["scores"]["market1501 mAP"][1].tolist() == [25.0, 50.0]
+    assert panels["scores"]["market1501 mAP"][1].tolist() == [0.25, 0.5]  # percent, never guessed
     assert panels["scores"]["acc"][1].tolist() == [0.5, 60.0]
     assert panels["rates"]["lr"][1].tolist() == [1e-3, 1e-4, 1e-5]
 

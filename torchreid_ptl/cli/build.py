@@ -8,10 +8,11 @@ from torch import nn
 from yacs.config import CfgNode
 
 from .. import host
-from ..config import to_dict
+from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
 from ..engines import ImagePTLEngine, MGNObjective, Objective, SoftmaxObjective, TripletObjective
-from ..models import available_models
+from ..hints import hint
+from ..models import available_models, missing_weights_explained
 from ..runtime.weights import load_weights
 
 
@@ -76,9 +77,10 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
             options["version"] = 0
     # weights that are loaded anyway need no ImageNet weights before them
     pretrained = config.model.pretrained and not config.model.load_weights
-    model = host.models()[name](
-        num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=config.use_gpu, **options
-    )
+    with missing_weights_explained(name, pretrained):
+        model = host.models()[name](
+            num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=config.use_gpu, **options
+        )
     if config.model.load_weights:
         print(f"Loading {config.model.load_weights}\n{load_weights(model, config.model.load_weights)}")
     return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
@@ -87,6 +89,10 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
 def build_optimizer(config: CfgNode, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
     """The host's optimiser, or AdamW, over model and objective."""
     train = config.train
+    if train.fixbase_epoch > 0:
+        _require_layers("train.open_layers", train.open_layers, model)
+    if train.staged_lr:
+        _require_layers("train.new_layers", train.new_layers, model)
     by_host = "adam" if train.optim == "adamw" else train.optim
     optimizer = torchreid.optim.build_optimizer(
         model,
@@ -111,6 +117,13 @@ def build_optimizer(config: CfgNode, model: nn.Module, objective: nn.Module) -> 
         betas = (config.adam.beta1, config.adam.beta2)
         return torch.optim.AdamW(groups, lr=train.lr, betas=betas, weight_decay=train.weight_decay)
     return optimizer
+
+
+def _require_layers(key: str, names: list[str], model: nn.Module) -> None:
+    children = [name for name, _ in model.named_children()]
+    for name in names:
+        if name not in children:
+            raise ConfigError(f"{key} names {name!r}, which is no child of the model: {hint(name, children)}")
 
 
 def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: int) -> Any:

@@ -34,8 +34,13 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
         tried.model.resume = ""
         tried.train.max_epoch = 1
         tried.train.batch_size = images // STEPS
+        tried.train.start_epoch = 0
         tried.sampler.num_instances = 2
+        tried.sampler.num_cams = tried.sampler.num_datasets = 1
+        tried.data.load_train_targets = False
         tried.test.evaluate = False
         tried.freeze()
-        run(tried)
+        engine = run(tried)
+    if engine.num_batches != STEPS:
+        raise RuntimeError(f"The dry run took {engine.num_batches} steps instead of {STEPS}")
     print(f"Dry run of {config.model.name} done: {STEPS} steps of {images // STEPS} made images and a test")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,16 @@ from yacs.config import CfgNode
 from ..config import ConfigError, load_config, validate
 from ..data.preflight import check_folders
 from ..data.reading import BadImageError
-from ..engines import ImagePTLEngine, NonFiniteLossError
+from ..engines import CHECKPOINTS, ImagePTLEngine, NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
+from ..runtime.files import set_aside
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
+from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
 from .dry_run import dry_run
-from .report import draw_pictures, write_config, write_results
+from .report import LEFT, draw_pictures, write_config, write_results
 
 EXPECTED = (ConfigError, CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """What a user can cause: answered with the message alone."""
@@ -53,7 +56,7 @@ def _release_keys(parsed: argparse.Namespace, switch: str) -> None:
     """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
     names = getattr(parsed, switch) or []
     for index, name in enumerate(names):
-        if "." in name:
+        if "." in name or name in SETTINGS:
             setattr(parsed, switch, names[:index])
             parsed.opts = [*names[index:], *parsed.opts]
             return
@@ -88,14 +91,18 @@ def run(config: CfgNode) -> ImagePTLEngine:
     seed_everything(config.train.seed)
     keep_freed_memory()
     with _log_to(folder, "test" if config.test.evaluate else "train"):
-        write_config(config, folder)
         engine = build_engine(config, build_datamanager(config))
+        if not config.model.resume:
+            aside = set_aside(folder, [*LEFT, *([] if config.test.evaluate else [CHECKPOINTS])])
+            print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
+            write_config(config, folder)
         parameters = sum(p.numel() for p in engine.plain_model().parameters())
         print(f"Model {config.model.name}: {parameters:,} parameters")
         engine.run(**run_options(config))
         if engine.bad_images:
             bad = sorted(set(engine.bad_images))
             print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
+        write_config(config, folder)
         left = [
             write_results(engine, config, folder, time.monotonic() - started),
             *draw_pictures(engine, config, folder),
@@ -146,5 +153,8 @@ def _log_to(folder: Path, kind: str) -> Iterator[None]:
         sys.stdout = _Tee(console, file)
         try:
             yield
+        except BaseException:
+            traceback.print_exc(file=file)
+            raise
         finally:
             sys.stdout = console

@@ -1,7 +1,6 @@
 """What a run leaves beside its checkpoints: results.json, config.yaml and pictures."""
 
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -15,14 +14,18 @@ from yacs.config import CfgNode
 from .. import host
 from ..config import to_dict
 from ..engines import ImagePTLEngine
+from ..runtime.files import replace_file
 from ..version import __version__
+
+LEFT = ("results.json", "config.yaml", "curves.png", "cmc.png")
+"""What a new run in the same folder would overwrite, beside its checkpoints."""
 
 RANK_LISTS = 8  # queries in the picture of rank lists
 
 
 def write_config(config: CfgNode, folder: Path) -> None:
     """Writes the final configuration to ``config.yaml``, which ``--config-file`` takes again."""
-    _write(folder / "config.yaml", config.dump())
+    replace_file(folder / "config.yaml", config.dump().encode())
 
 
 def write_results(engine: ImagePTLEngine, config: CfgNode, folder: Path, seconds: float) -> Path:
@@ -43,7 +46,7 @@ def write_results(engine: ImagePTLEngine, config: CfgNode, folder: Path, seconds
         "config": to_dict(config),
     }
     path = folder / "results.json"
-    _write(path, json.dumps(content, indent=2) + "\n")
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
     return path
 
 
@@ -85,15 +88,15 @@ def _draw_rank_list(engine: ImagePTLEngine, name: str, folder: Path) -> Path:
 
     result, (query, gallery) = engine.results[name], engine.descriptors[name]
     assert result.top is not None
+    assert result.top_distances is not None
     by_precision = choose_worst(result, len(query.pids))
     spread = np.linspace(0, len(by_precision) - 1, min(RANK_LISTS, len(by_precision))).round().astype(int)
     rows = []
     for index in by_precision[spread]:
-        nearest = [g for g in result.top[index] if g >= 0]
-        distances = torch.cdist(query.features[index : index + 1], gallery.features[nearest])[0].tolist()
         matches = [
             Match(gallery.paths[g], bool(gallery.pids[g] == query.pids[index]), distance, int(gallery.camids[g]) + 1)
-            for g, distance in zip(nearest, distances, strict=True)
+            for g, distance in zip(result.top[index], result.top_distances[index], strict=True)
+            if g >= 0
         ]
         score = 100 * result.average_precision[index]
         caption = f"identity {query.pids[index]}, camera {query.camids[index] + 1}, AP {score:.0f} %"
@@ -110,11 +113,3 @@ def _scores(engine: ImagePTLEngine, name: str, config: CfgNode) -> dict[str, Any
     if len(ranks) < len(config.test.ranks):
         print(f"test.ranks beyond the {len(gallery.pids)} gallery images of {name} are left out")
     return {**result.as_dict(ranks), "gallery": len(gallery.pids)}
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -7,7 +7,7 @@ import torchreid
 from torch.utils.data import DataLoader, Sampler
 
 from .. import host
-from .preflight import check_folders, check_identities
+from .preflight import DOCS, check_folders, check_identities
 from .reading import ReadingDataset, collate
 
 
@@ -37,6 +37,15 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
+        except (
+            AssertionError,
+            AttributeError,
+            RuntimeError,
+        ) as error:  # the host's ways to say that files are not there
+            raise FileNotFoundError(
+                f"torchreid could not load {sorted({*sources, *targets})} below {kwargs.get('root', '')!r}: {error}. "
+                f"Lay the folders out as in {DOCS}"
+            ) from error
         self.on_bad_image = on_bad_image
         self._rebuild_train_loader(kwargs)
         for name, sides in self.test_dataset.items():
@@ -102,10 +111,10 @@ class ImageDataManager(torchreid.data.ImageDataManager):
 def _build_sampler(train: list[tuple[Any, ...]], name: str, sampling: dict[str, int]) -> Sampler:
     try:
         return host.build_train_sampler(train, name, **sampling)
-    except AssertionError as error:  # the host says nothing more
+    except (AssertionError, ValueError) as error:  # the host says nothing more
         raise ValueError(
             f"{name} cannot make batches with {sampling}: train.batch_size must divide by sampler.num_cams "
-            "(RandomDomainSampler) or sampler.num_datasets (RandomDatasetSampler)"
+            "(RandomDomainSampler) or sampler.num_datasets (RandomDatasetSampler), and there must be as many of these"
         ) from error
 
 

@@ -1,14 +1,14 @@
 """Looking at data sets before the host does: what is missing is named, and nothing is created."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import host
+from ..hints import hint
 
-_DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
+DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 _MARKET = ("bounding_box_train", "query", "bounding_box_test")
 _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: (the inner folder of the original archive, the folders of images in it)
@@ -71,25 +71,18 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any]) ->
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known names next to a wrong one, or at all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-
-
 def _class_of(name: str) -> type:
     known = host.image_datasets()
     if name not in known:
-        raise ValueError(f"Unknown data set {name!r}: {nearest(name, known)}")
+        raise ValueError(f"Unknown data set {name!r}: {hint(name, known)}")
     return known[name]
 
 
 def _check_folder(name: str, folder: Path) -> None:
     inner, parts = _LAYOUTS.get(name, ("", ()))
-    layout = f"{folder}/{inner}/ with the folders {', '.join(parts)}" if parts else f"{folder}/, laid out as in {_DOCS}"
+    layout = f"{folder}/{inner}/ with the folders {', '.join(parts)}" if parts else f"{folder}/, laid out as in {DOCS}"
     remedy = (
-        f"Expected: {layout}. Get the set from its authors (terms and addresses: {_DOCS}) and unpack it there, or set "
+        f"Expected: {layout}. Get the set from its authors (terms and addresses: {DOCS}) and unpack it there, or set "
         "data.root (--root) to the folder that holds it. Nothing was created."
     )
     if not folder.is_dir():

@@ -11,7 +11,13 @@ POLICIES = ("error", "skip")
 
 
 class BadImageError(OSError):
-    """An image file cannot be read."""
+    """An image file cannot be read.
+
+    A loader's worker hands its errors on with a traceback in front; the message alone is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition("BadImageError: ")[2].strip())
 
 
 def read_image(path: str) -> Image.Image:

@@ -1,12 +1,13 @@
 """One training step, many objectives; evaluation; the epoch."""
 
-from .engine import ImageMGNEngine, ImagePTLEngine, NonFiniteLossError
+from .engine import CHECKPOINTS, ImageMGNEngine, ImagePTLEngine, NonFiniteLossError
 from .modes import evaluating
 from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
 from .outputs import Outputs
 from .testing import TestOptions
 
 __all__ = [
+    "CHECKPOINTS",
     "ImageMGNEngine",
     "ImagePTLEngine",
     "MGNObjective",

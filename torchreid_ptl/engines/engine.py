@@ -1,5 +1,6 @@
 """The engine: one training step for every objective, the epoch around it, and evaluation."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,17 +14,19 @@ from torch import Tensor, nn
 from .. import host
 from ..cells import reset_states
 from ..evaluation import RankingResult
-from ..runtime.checkpoint import BEST, PREFIX, check_room, prune_checkpoints, save_checkpoint
+from ..runtime.checkpoint import check_room
+from ..runtime.files import set_aside
 from ..runtime.precision import autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
 from .modes import evaluating
 from .objectives import MGNObjective, Objective, accuracy
 from .outputs import Outputs
-from .resume import restore, snapshot
+from .resume import keep, restore
 from .testing import Descriptors, TestOptions, extract, rank
 
-_CHECKPOINTS = "model"  # the host's sub-folder of save_dir
+CHECKPOINTS = "model"
+"""The folder of the checkpoints below ``save_dir``, as in the host."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -48,11 +51,11 @@ class ImagePTLEngine(torchreid.engine.Engine):
         step_scheduler_per_batch: step the scheduler after each batch instead of each epoch.
         precision: ``'float32'`` or ``'bfloat16'``.
         channels_last: keep maps in memory with their channels last; faster on a CPU, and on a GPU in half precision.
-            Models that reshape maps with ``view`` (ShuffleNet) do not take it.
         keep_last: number of checkpoints of single epochs to keep, at least 1.
         config: plain settings to store in the checkpoint.
 
     Attributes:
+        last_checkpoint: the file written last, or continued from.
         results: per target, the :class:`~torchreid_ptl.evaluation.RankingResult` of the last test.
         descriptors: per target, query and gallery descriptors of the last test.
         history: per figure, a list of (epoch, value).
@@ -84,6 +87,12 @@ class ImagePTLEngine(torchreid.engine.Engine):
             raise ValueError(f"keep_last is {keep_last}; at least the last checkpoint is kept")
         self.device = torch.device("cuda" if self.use_gpu else "cpu")
         autocast(precision, self.device)
+        built_for = getattr(unwrap(model), "loss", objective.model_loss)
+        if built_for != objective.model_loss:
+            raise ValueError(
+                f"The model was built with loss={built_for!r}; {type(objective).__name__} needs one built with "
+                f"loss={objective.model_loss!r}"
+            )
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.register_model("model", model, optimizer, scheduler)
         self.objective = objective.to(self.device)
@@ -97,10 +106,11 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.descriptors: dict[str, tuple[Descriptors, Descriptors]] = {}
         self.history: dict[str, list[tuple[int, float]]] = {}
         self.best_score = -1.0
+        self.rank1 = 0.0
+        self.tested_epoch = -1
         self.bad_images: list[str] = []
         self.save_dir = Path("log")
-        self._last_checkpoint: Path | None = None
-        self._last_test: tuple[int, float] | None = None
+        self.last_checkpoint: Path | None = None
 
     def run(  # noqa: D417 - the host's arguments are explained by the host
         self,
@@ -127,13 +137,20 @@ class ImagePTLEngine(torchreid.engine.Engine):
             NonFiniteLossError: a loss became NaN or infinite.
         """
         self.save_dir = Path(save_dir)
-        options = TestOptions(**{**test, "ranks": tuple(test.get("ranks", TestOptions.ranks))})
+        folder = self.save_dir / CHECKPOINTS
+        options = TestOptions.of(**test)
         if test_only:
+            if resume:
+                restore(self, folder, resume, only_testing=True)
             self.test(options=options)
             return
         check_room(self.save_dir, self.model, self.keep_last + 1)
-        self.start_epoch = restore(self, self._checkpoint_folder(), resume) if resume else start_epoch
-        self.epoch = max(0, self.start_epoch - 1)
+        if resume:
+            start_epoch = restore(self, folder, resume)
+        elif aside := set_aside(self.save_dir, [CHECKPOINTS]):
+            print(f"Moved the checkpoints of an earlier run to {aside}")
+        self.start_epoch = start_epoch
+        self.epoch = max(0, start_epoch - 1)
         self.max_epoch = max_epoch
         started = time.monotonic()
         if self.writer is None:
@@ -143,15 +160,15 @@ class ImagePTLEngine(torchreid.engine.Engine):
             done = epoch + 1
             return done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0)
 
-        missed = self._last_checkpoint is not None and due(self.start_epoch - 1) and not self._tested()
-        if missed or self.start_epoch >= max_epoch:
-            self._test_and_save(options)  # a run stopped before this test, or with nothing left to train
-        for epoch in range(self.start_epoch, max_epoch):
+        missed = self.last_checkpoint is not None and due(self.epoch) and self.tested_epoch != self.epoch
+        if missed or start_epoch >= max_epoch:
+            self._test_epoch(options)  # the run stopped before this test, or nothing is left to train
+        for epoch in range(start_epoch, max_epoch):
             self.epoch = epoch
             self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-            self.save_model(epoch, self._rank1(), save_dir)  # before the test, which may fail
+            self.save_model(epoch, self.rank1, save_dir)  # before the test, which may fail
             if due(epoch):
-                self._test_and_save(options)
+                self._test_epoch(options)
         self._close(started)
 
     def train(
@@ -193,7 +210,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
             The sum ``loss``, each term by its name when there are several, and the accuracy ``acc`` in percent.
 
         Raises:
-            NonFiniteLossError: before the backward pass, when the sum is NaN or infinite.
+            NonFiniteLossError: before the weights change, when the sum or a gradient is NaN or infinite.
         """
         images, pids = self.parse_data_for_train(data)
         images = self._place(images)
@@ -207,6 +224,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self._require_finite(figures)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._require_finite({"gradient": self._gradient_norm()})
         self.optimizer.step()
         figures["acc"] = accuracy(outputs, pids).item()
         return figures
@@ -224,11 +242,11 @@ class ImagePTLEngine(torchreid.engine.Engine):
         """
         if args:
             raise TypeError("test() takes keyword arguments, or options=TestOptions(...)")
-        options = options or TestOptions(**kwargs)
-        with evaluating(self.model), torch.inference_mode():
+        options = options or TestOptions.of(**kwargs)
+        with evaluating(self.model), torch.no_grad():
             for name in self.test_loader:
                 self._test_target(name, options)
-        return self._rank1()
+        return list(self.results.values())[-1].rank(1)
 
     @property
     def score(self) -> float:
@@ -236,18 +254,22 @@ class ImagePTLEngine(torchreid.engine.Engine):
         return float(next(iter(self.results.values())).mAP)
 
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
-        """Writes the checkpoint of an epoch, copies it when it is the best, and deletes the oldest."""
-        folder = Path(save_dir) / _CHECKPOINTS
-        is_best = is_best or (self._tested() and bool(self.results) and self.score > self.best_score)
-        if is_best:
-            self.best_score = self.score
-        state = snapshot(self, epoch, rank1)
-        path = folder / f"{PREFIX}{epoch + 1}"
-        save_checkpoint(state, path)
-        if is_best:
-            save_checkpoint(state, folder / BEST)
-        self._last_checkpoint = path
-        prune_checkpoints(folder, self.keep_last)
+        """Writes the checkpoint of an epoch, as the best one too if it is, and deletes the oldest."""
+        if not all(torch.isfinite(item).all() for item in self.model.state_dict().values() if item.is_floating_point()):
+            self._stop(f"Weights became NaN or infinite in epoch {epoch + 1}")
+        self.last_checkpoint = keep(self, Path(save_dir) / CHECKPOINTS, epoch, rank1, is_best)
+
+    def _test_epoch(self, options: TestOptions) -> None:
+        """The test of an epoch that is done: it counts for the history and the best checkpoint."""
+        self.rank1 = self.test(options=options)
+        for name, result in self.results.items():
+            self._record({f"{name} mAP": 100 * result.mAP, f"{name} rank-1": 100 * result.rank(1)})
+        if self.last_checkpoint is None:  # nothing has been trained
+            return
+        is_best = self.score > self.best_score
+        self.best_score = max(self.score, self.best_score)
+        self.tested_epoch = self.epoch
+        self.save_model(self.epoch, self.rank1, str(self.save_dir), is_best)
 
     def _test_target(self, name: str, options: TestOptions) -> None:
         kind = "source" if name in self.datamanager.sources else "target"
@@ -264,10 +286,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.descriptors[name] = (sides[0], sides[1])
         self.bad_images += [path for side in sides for path in side.bad_images]
         result = self.results[name] = rank(sides[0], sides[1], options)
-        print(result)
-        self._last_test = (self.epoch, result.rank(1))
-        figures = {f"{name} mAP": 100 * result.mAP, f"{name} rank-1": 100 * result.rank(1)}
-        self._record(figures)
+        print(result.summary(options.ranks))
         if self.writer is not None:
             self.writer.add_scalar(f"Test/{name}/rank1", result.rank(1), self.epoch)
             self.writer.add_scalar(f"Test/{name}/mAP", result.mAP, self.epoch)
@@ -281,14 +300,23 @@ class ImagePTLEngine(torchreid.engine.Engine):
         return len(batch["pid"]) > 1
 
     def _require_finite(self, figures: dict[str, float]) -> None:
-        if abs(figures["loss"]) < float("inf"):
-            return
-        last = self._last_checkpoint
-        good = f"The last good checkpoint is {last}" if last else "No checkpoint has been written yet"
+        if not all(math.isfinite(value) for value in figures.values()):
+            shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+            self._stop(f"NaN or infinite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: {shown}")
+
+    def _stop(self, what: str) -> None:
+        last = self.last_checkpoint
+        remedy = "Lower train.lr or set train.precision float32"
+        if last is None:
+            raise NonFiniteLossError(f"{what}. No checkpoint has been written yet. {remedy}.")
         raise NonFiniteLossError(
-            f"The loss became {figures['loss']} in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: {figures}. "
-            f"{good}. Lower train.lr, or use train.precision float32, and continue with model.resume."
+            f"{what}. The last good checkpoint is {last}. {remedy}, and begin again from it with "
+            f"model.load_weights {last}."
         )
+
+    def _gradient_norm(self) -> float:
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).item()
 
     def _record(self, figures: Mapping[str, float]) -> None:
         """Notes figures of the present epoch; what was noted for it before is replaced."""
@@ -304,21 +332,6 @@ class ImagePTLEngine(torchreid.engine.Engine):
         step = self.epoch * self.num_batches + self.batch_idx
         for name, value in {**figures, "lr": self.get_current_lr()}.items():
             self.writer.add_scalar(f"Train/{name}", value, step)
-
-    def _test_and_save(self, options: TestOptions) -> None:
-        self.test(options=options)
-        if self._last_checkpoint is not None:
-            self.save_model(self.epoch, self._rank1(), str(self.save_dir))
-
-    def _tested(self) -> bool:
-        """Whether the present epoch has been tested."""
-        return self._last_test is not None and self._last_test[0] == self.epoch
-
-    def _rank1(self) -> float:
-        return self._last_test[1] if self._last_test else 0.0
-
-    def _checkpoint_folder(self) -> Path:
-        return self.save_dir / _CHECKPOINTS
 
     def _open_writer(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter

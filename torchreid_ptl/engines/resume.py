@@ -3,15 +3,34 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint
+from ..runtime.checkpoint import (
+    BEST,
+    PREFIX,
+    CheckpointError,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from ..runtime.seeding import random_state, set_random_state
 from ..runtime.weights import unwrap
 
 if TYPE_CHECKING:
     from .engine import ImagePTLEngine
 
-FIXED = ("model.name", "loss.name", "data.sources", "train.optim", "train.lr_scheduler", "train.max_epoch")
-"""Settings that a continued run must share with the one it continues."""
+FREE = (
+    "data.save_dir",
+    "data.root",
+    "data.workers",
+    "data.on_bad_image",
+    "model.",
+    "test.",
+    "train.print_freq",
+    "use_gpu",
+)
+"""Settings, or beginnings of their names, that a continued run need not share with the one it continues."""
+LONGER = ("single_step", "multi_step")
+"""Schedules that do not depend on the number of epochs: a run can be made longer."""
 
 
 def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, Any]:
@@ -26,75 +45,108 @@ def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, An
         "state_dict": unwrap(engine.model).state_dict(),
         "epoch": epoch + 1,
         "rank1": float(rank1),
-        "tested": engine._tested(),
+        "tested": engine.tested_epoch == epoch,
         "optimizer": engine.optimizer.state_dict(),
         "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
         "objective": engine.objective.state_dict(),
         "best_score": float(engine.best_score),
+        "bad_images": sorted(set(engine.bad_images)),
         "history": engine.history,
         "random_state": random_state(),
         "config": engine.config,
     }
 
 
-def restore(engine: "ImagePTLEngine", folder: Path, resume: str) -> int:
+def keep(engine: "ImagePTLEngine", folder: Path, epoch: int, rank1: float, is_best: bool) -> Path:
+    """Writes the checkpoint of an epoch, as the best one too if it is, and deletes the oldest.
+
+    The best one comes first: a run stopped between the two writes tests that epoch again and writes both.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    state = snapshot(engine, epoch, rank1)
+    if is_best:
+        save_checkpoint(state, folder / BEST)
+    path = folder / f"{PREFIX}{epoch + 1}"
+    save_checkpoint(state, path)
+    prune_checkpoints(folder, engine.keep_last)
+    return path
+
+
+def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: bool = False) -> int:
     """Continues from a checkpoint.
 
     Args:
         engine: freshly built with the settings of the run to continue.
         folder: where the run's checkpoints are.
         resume: a file, or ``'auto'`` for the newest whole one in ``folder``.
+        only_testing: load the model alone; finding nothing is then an error.
 
     Returns:
         The epoch to go on with, counted from 0; 0 when ``'auto'`` finds none.
 
     Raises:
         CheckpointError: the checkpoint is torn, of another model, or of a run with other settings.
+        FileNotFoundError: no such file, or nothing to test in ``folder``.
     """
     if resume == "auto":
         found = newest_checkpoint(folder)
+        if found is None and only_testing:
+            raise FileNotFoundError(f"model.resume is auto and {folder} holds no whole checkpoint to test")
         if found is None:
             print(f"Nothing to resume in {folder}: starting from the beginning")
             return 0
         path, state = found
     else:
         path, state = Path(resume), load_checkpoint(resume)
-    _check(engine, path, state)
-    _load(engine, path, state)
-    print(f"Resumed from {path}: {state['epoch']} epoch(s) done")
-    engine._last_checkpoint = path
-    return int(state["epoch"])
-
-
-def _check(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
     lacking = [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
     if lacking:
         raise CheckpointError(
             f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use model.load_weights"
         )
-    then = state.get("config", {})
+    if not only_testing:
+        _require_same_run(engine, path, state)
+    _load(engine, path, state, only_testing)
+    print(f"Resumed from {path}: {state['epoch']} epoch(s) done")
+    engine.last_checkpoint = path
+    return int(state["epoch"])
+
+
+def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
+    then, now = _flat(state.get("config", {})), _flat(engine.config)
     other = [
-        f"{key} {_get(then, key)!r} then, {_get(engine.config, key)!r} now"
-        for key in FIXED
-        if then and engine.config and _get(then, key) != _get(engine.config, key)
+        f"{key} was {then[key]!r} and is {now[key]!r}"
+        for key in then.keys() & now.keys()
+        if then[key] != now[key] and not key.startswith(FREE)
     ]
+    if then.get("train.lr_scheduler") in LONGER:
+        other = [line for line in other if not line.startswith("train.max_epoch ")]
     if other:
-        raise CheckpointError(f"{path} belongs to a run with other settings: {'; '.join(other)}")
+        raise CheckpointError(
+            f"{path} belongs to a run with other settings: {'; '.join(sorted(other))}. Continue with the settings it "
+            f"had, or begin a new run from its weights: model.resume '' model.load_weights {path} "
+            "and another data.save_dir"
+        )
 
 
-def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
+def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_testing: bool) -> None:
     try:
         unwrap(engine.model).load_state_dict(state["state_dict"])
-        engine.optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
+        if not only_testing:
+            engine.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
         detail = str(error).strip().split("\n")[:3]
         raise CheckpointError(f"{path} belongs to another model or optimiser: {' '.join(detail)}") from error
+    if only_testing:
+        return
     if engine.scheduler is not None and state.get("scheduler") is not None:
         engine.scheduler.load_state_dict(state["scheduler"])
     engine.objective.load_state_dict(state.get("objective", {}))
     engine.best_score = state.get("best_score", -1.0)
-    if state.get("tested"):
-        engine._last_test = (int(state["epoch"]) - 1, float(state["rank1"]))
+    engine.bad_images += state.get("bad_images", [])
+    engine.rank1 = float(state.get("rank1", 0.0))
+    engine.tested_epoch = int(state["epoch"]) - 1 if state.get("tested", True) else -1
     engine.history = {name: [tuple(p) for p in points] for name, points in state.get("history", {}).items()}
     if "random_state" in state:
         set_random_state(state["random_state"])
@@ -102,8 +154,8 @@ def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
         print(f"{path} holds no random states: the run goes on, but not exactly as it would have")
 
 
-def _get(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -24,7 +24,7 @@ class TestOptions:
         flip: add the descriptor of the mirrored image before that.
         ranks: CMC ranks to report; those beyond the gallery are clipped.
         rerank: k-reciprocal re-ranking (Zhong et al. 2017), by the host.
-        visrank: draw rank lists.
+        visrank: keep the nearest images of each query, for pictures.
         visrank_topk: images in a rank list.
     """
 
@@ -37,6 +37,19 @@ class TestOptions:
     rerank: bool = False
     visrank: bool = False
     visrank_topk: int = 10
+
+    @classmethod
+    def of(cls, use_metric_cuhk03: bool = False, **fields: Any) -> "TestOptions":
+        """Takes the host's keywords.
+
+        Raises:
+            ValueError: ``use_metric_cuhk03``, which only the host's engines evaluate.
+        """
+        if use_metric_cuhk03:
+            raise ValueError(
+                "use_metric_cuhk03: this engine ranks by the Market-1501 protocol; use torchreid's own engines"
+            )
+        return cls(**{**fields, "ranks": tuple(fields.get("ranks", cls.ranks))})
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ def extract(forward: Callable[[Tensor], Tensor], loader: Iterable, label: str, f
         camids += batch["camid"].tolist()
         paths += list(batch["impath"])
         progress.note(images=len(images))
+    if not features:
+        raise ValueError(f"No image of {label.strip()} could be read: {', '.join(bad[:5])}")
     return Descriptors(torch.cat(features), np.asarray(pids), np.asarray(camids), paths, tuple(bad))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ class RankingResult:
         first_hit: rank of the first match in the list without junk, counted from 1, shape (Q,); 0 without match.
         skipped: indices of the queries without match in another camera.
         top: gallery indices of the nearest images without junk, shape (Q, return_top), filled up with -1; or None.
+        top_distances: their distances as ranked, shape (Q, return_top), NaN where -1 stands; or None.
     """
 
     mAP: float
@@ -45,6 +46,7 @@ class RankingResult:
     first_hit: Integers
     skipped: Integers
     top: Integers | None = None
+    top_distances: Floats | None = None
 
     def rank(self, k: int) -> float:
         """Share of the queries whose first match is among the first `k`; any `k` >= 1, also beyond the gallery."""
@@ -64,7 +66,11 @@ class RankingResult:
         }
 
     def __str__(self) -> str:
-        cmc = "   ".join(f"rank-{k} {self.rank(k):.2%}" for k in (1, 5, 10, 20))
+        return self.summary()
+
+    def summary(self, ranks: Sequence[int] = (1, 5, 10, 20)) -> str:
+        """A few lines in percent, with the CMC at the given ranks."""
+        cmc = "   ".join(f"rank-{k} {self.rank(k):.2%}" for k in ranks)
         without = f", {len(self.skipped)} of them skipped: no match in another camera" if len(self.skipped) else ""
         return f"mAP {self.mAP:.2%}   mINP {self.mINP:.2%}\n{cmc}\n{len(self.first_hit)} queries{without}"
 
@@ -140,8 +146,9 @@ def evaluate_ranking(
     rows = _rows_per_block(len(images), memory_mb)
     skipped = _queries_without_match(queries, images)
     given = None if distances is None else _read_distances(distances, queries, images)
-    owners, ranks, top = _ranks_of_matches(queries, images, metric, rows, return_top, given)
-    return _score(owners, ranks, skipped, top, len(queries), min(max_rank, len(images)))
+    owners, ranks, top, near = _ranks_of_matches(queries, images, metric, rows, return_top, given)
+    result = _score(owners, ranks, skipped, len(queries), min(max_rank, len(images)))
+    return replace(result, top=top, top_distances=near) if return_top else result
 
 
 def _check_settings(metric: str, max_rank: int, return_top: int) -> None:
@@ -237,9 +244,9 @@ def _where_seen(pid: int, cameras: set[int]) -> str:
 @torch.no_grad()
 def _ranks_of_matches(
     query: _Side, gallery: _Side, metric: str, rows: int, return_top: int, given: torch.Tensor | None
-) -> tuple[Integers, Integers, Integers | None]:
-    """The query index and the junk-free rank of every match, ordered by both; and the nearest gallery indices."""
-    owners, ranks, tops = [], [], []
+) -> tuple[Integers, Integers, Integers, Floats]:
+    """Query index and junk-free rank of every match, ordered by both; gallery index and distance of the nearest."""
+    owners, ranks, tops, nearest = [], [], [], []
     # Autocast would turn the product into half precision.
     with torch.autocast(gallery.features.device.type, enabled=False):
         images, squares = _prepare(gallery.features, metric)
@@ -248,21 +255,22 @@ def _ranks_of_matches(
             same = query.pids[part, None] == gallery.pids
             junk = same & (query.camids[part, None] == gallery.camids)
             distances = _distances(query.features[part], images, squares) if given is None else given[part].clone()
-            owner, rank, top = _rank_block(distances, same & ~junk, junk, return_top)
+            owner, rank, top, near = _rank_block(distances, same & ~junk, junk, return_top)
             owners.append(owner + start)
             ranks.append(rank)
             tops.append(top)
+            nearest.append(near)
             del distances  # not beside those of the next block
-    return np.concatenate(owners), np.concatenate(ranks), np.concatenate(tops) if return_top else None
+    return np.concatenate(owners), np.concatenate(ranks), np.concatenate(tops), np.concatenate(nearest)
 
 
 def _rank_block(
     distances: torch.Tensor, matches: torch.Tensor, junk: torch.Tensor, return_top: int
-) -> tuple[Integers, Integers, Integers]:
+) -> tuple[Integers, Integers, Integers, Floats]:
     """Row and rank of every match in a block (B, G) of distances, and the nearest of each row; spoils distances."""
     order = torch.sort(distances.masked_fill_(junk, math.inf), dim=1, stable=True).indices
     rows, places = torch.nonzero(matches.gather(1, order), as_tuple=True)
-    return rows.cpu().numpy(), places.cpu().numpy() + 1, _nearest(order, junk, return_top)
+    return rows.cpu().numpy(), places.cpu().numpy() + 1, *_nearest(distances, order, junk, return_top)
 
 
 def _prepare(gallery: torch.Tensor, metric: str) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -279,17 +287,18 @@ def _distances(query: torch.Tensor, gallery: torch.Tensor, squares: torch.Tensor
     return (query.square().sum(1, keepdim=True) + squares).addmm_(query, gallery.T, alpha=-2)
 
 
-def _nearest(order: torch.Tensor, junk: torch.Tensor, count: int) -> Integers:
-    """The first `count` gallery indices of each row, -1 where junk or nothing stands."""
+def _nearest(distances: torch.Tensor, order: torch.Tensor, junk: torch.Tensor, count: int) -> tuple[Integers, Floats]:
+    """The first `count` gallery indices of each row with their distances; -1 and NaN where junk or nothing stands."""
     kept = junk.shape[1] - junk.sum(1, keepdim=True)
     top = order[:, :count]
-    top = top.masked_fill(torch.arange(top.shape[1], device=top.device) >= kept, -1)
-    return functional.pad(top, (0, count - top.shape[1]), value=-1).cpu().numpy()
+    beyond = torch.arange(top.shape[1], device=top.device) >= kept
+    near = distances.gather(1, top).double().masked_fill(beyond, math.nan)
+    missing = (0, count - top.shape[1])
+    indices = functional.pad(top.masked_fill(beyond, -1), missing, value=-1)
+    return indices.cpu().numpy(), functional.pad(near, missing, value=math.nan).cpu().numpy()
 
 
-def _score(
-    owners: Integers, ranks: Integers, skipped: Integers, top: Integers | None, queries: int, max_rank: int
-) -> RankingResult:
+def _score(owners: Integers, ranks: Integers, skipped: Integers, queries: int, max_rank: int) -> RankingResult:
     """Scores from the ranks of the matches alone: (N,) query indices and (N,) ranks, ordered by both."""
     counts = np.bincount(owners, minlength=queries)
     valid = counts > 0
@@ -307,5 +316,4 @@ def _score(
         average_precision=average_precision,
         first_hit=first_hit,
         skipped=skipped,
-        top=top,
     )

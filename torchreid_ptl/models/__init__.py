@@ -2,8 +2,16 @@
 
 from .convert import convert_authors_weights
 from .mgn import MGN
-from .pretrained import PretrainedWeightsError
+from .pretrained import PretrainedWeightsError, missing_weights_explained
 from .ptl import PTL
 from .registry import available_models, register_models
 
-__all__ = ["MGN", "PTL", "PretrainedWeightsError", "available_models", "convert_authors_weights", "register_models"]
+__all__ = [
+    "MGN",
+    "PTL",
+    "PretrainedWeightsError",
+    "available_models",
+    "convert_authors_weights",
+    "missing_weights_explained",
+    "register_models",
+]

@@ -44,7 +44,7 @@ def convert_authors_weights(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _place(key: str) -> str | None:
     """Where an entry of the authors' state dict stands in MGN; None for what they never use."""
-    if head := re.match(r"fc_id_(\w+?)\.(weight|bias)$", key):
+    if (head := re.match(r"fc_id_(\w+?)\.(weight|bias)$", key)) and head[1] in _HEADS:
         return f"classifier.{_HEADS.index(head[1])}.{head[2]}"
     if branch := re.match(r"(p[123])\.(.*)", key):
         return f"branches.{branch[1]}.{branch[2]}"

@@ -43,11 +43,11 @@ class MGN(nn.Module):
         num_classes: number of training identities.
         loss: ``'softmax'`` or ``'triplet'``.
         state: ``'carry'`` or ``'reset'``, as in :class:`PTL`.
-        start: ``'random'`` [code]: the reduction has no identity to begin from.
         bias: whether the cells have biases.
 
     Raises:
         ValueError: an unknown option, or an input whose sides do not divide by 32.
+        KeyError: an unknown ``loss``, as in the host.
     """
 
     def __init__(
@@ -58,11 +58,10 @@ class MGN(nn.Module):
         num_classes: int = 1,
         loss: str = "softmax",
         state: str = "carry",
-        start: str = "random",
         bias: bool = True,
     ) -> None:
         super().__init__()
-        _check(version=(version, VERSIONS), state=(state, STATES), start=(start, ("random",)))
+        _check(version=(version, VERSIONS), state=(state, STATES))
         if loss not in ("softmax", "triplet"):
             raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
         self.loss = loss

@@ -1,5 +1,8 @@
 """Building the host's backbones, with an answer for machines that cannot download their ImageNet weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torchreid
 from torch import nn
 
@@ -22,11 +25,26 @@ def build_backbone(name: str, loss: str = "softmax", pretrained: bool = True, us
     Raises:
         PretrainedWeightsError: the weights could not be had; names the file to place and where.
     """
-    if not pretrained:
-        return torchreid.models.build_model(name, num_classes=1, loss=loss, pretrained=False, use_gpu=use_gpu)
+    with missing_weights_explained(name, pretrained):
+        return torchreid.models.build_model(name, num_classes=1, loss=loss, pretrained=pretrained, use_gpu=use_gpu)
+
+
+@contextmanager
+def missing_weights_explained(name: str, pretrained: bool) -> Iterator[None]:
+    """Turns what the host raises when it cannot download ImageNet weights into an answer.
+
+    Args:
+        name: the host's name of the model built inside.
+        pretrained: whether weights are asked for; otherwise nothing is changed.
+
+    Raises:
+        PretrainedWeightsError: names the file to place and where.
+    """
     try:
-        return torchreid.models.build_model(name, num_classes=1, loss=loss, pretrained=True, use_gpu=use_gpu)
+        yield
     except Exception as error:  # the host's two downloaders raise nothing in common
+        if not pretrained or isinstance(error, PretrainedWeightsError):
+            raise
         source = host.pretrained_source(host.models()[name])
         if source is None:
             raise

@@ -50,7 +50,8 @@ class PTL(nn.Module):
         hidden: width of the classifier's two hidden layers.
 
     Raises:
-        ValueError: an unknown ``version``, ``loss``, ``start`` or ``state``, or blocks that are not the backbone's.
+        ValueError: an unknown ``version``, ``start`` or ``state``, or blocks that are not the backbone's.
+        KeyError: an unknown ``loss``, as in the host.
     """
 
     def __init__(

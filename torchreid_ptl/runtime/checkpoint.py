@@ -2,7 +2,6 @@
 
 import errno
 import io
-import os
 import pickle
 import re
 import shutil
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from .. import host
+from .files import replace_file
 
 PREFIX = "model.pth.tar-"
 BEST = "model-best.pth.tar"
@@ -43,20 +43,12 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
             stood at ``path`` before is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, buffer.getbuffer())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _explained(error, path, buffer.getbuffer().nbytes) from error
-    _sync_folder(path.parent)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -77,14 +69,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         with host.numpy_scalars_allowed():
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not _is_torn(error):
-            raise UnsafeCheckpointError(
-                f"{path} holds more than tensors and plain values and is not read, because reading it could run "
-                f"foreign code. Save the state dict alone and load that. ({_first_line(error)})"
-            ) from error
-        raise TornCheckpointError(f"{path} is incomplete or damaged: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise TornCheckpointError(f"{path} is incomplete or damaged: {_first_line(error)}") from error
+        if _is_torn(error):
+            raise TornCheckpointError(f"{path} is incomplete or damaged") from error
+        named = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(error))
+        raise UnsafeCheckpointError(
+            f"{path} holds {f'an object of {named[1]}' if named else 'something'} beside tensors and plain values "
+            "and is not read, because reading it could run foreign code. Save the state dict alone and load that."
+        ) from error
+    except Exception as error:  # a damaged file can trip the reader in any way
+        raise TornCheckpointError(f"{path} is incomplete, damaged or no checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}; a checkpoint is a dictionary")
     return state
@@ -164,19 +157,3 @@ def _explained(error: OSError, path: Path, size: int) -> OSError:
 def _is_torn(error: pickle.UnpicklingError) -> bool:
     """Whether a pickle ended too soon; anything else that is refused is refused for what it holds."""
     return any(word in str(error) for word in ("truncated", "Ran out of input", "EOF", "magic number"))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # a platform that opens no folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

@@ -15,7 +15,7 @@ class Progress(Iterable[T]):
     Args:
         batches: what to iterate over.
         label: what the work is, for example ``'epoch 3/50'``.
-        every: without a terminal, a line after this many batches and one at the end.
+        every: without a terminal, a line after this many batches; the line at the end always comes.
         total: number of batches, when ``batches`` has no length.
     """
 
@@ -38,13 +38,14 @@ class Progress(Iterable[T]):
     def _bar(self) -> Iterator[T]:
         from tqdm import tqdm
 
-        with tqdm(total=self._total, desc=self._label, unit="batch", dynamic_ncols=True) as bar:
-            started = time.monotonic()
+        started = time.monotonic()
+        with tqdm(total=self._total, desc=self._label, unit="batch", dynamic_ncols=True, leave=False) as bar:
             for batch in self._batches:
                 yield batch
                 rate = self._images / max(time.monotonic() - started, 1e-9)
                 bar.set_postfix({**self._note, "images/s": f"{rate:.0f}"}, refresh=False)
                 bar.update()
+        print(self._line(self._total, time.monotonic() - started), flush=True)
 
     def _lines(self) -> Iterator[T]:
         started = time.monotonic()

@@ -45,10 +45,12 @@ class LoadReport:
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif type(model).__name__ == "OptimizedModule":  # importing torch._dynamo for its class costs a second
+            model = model.get_submodule("_orig_mod")
+        else:
             return model
-        model = inner
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
@@ -70,7 +72,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     """
     label = "the state dict" if isinstance(source, Mapping) else str(source)
     content: Mapping[str, Any] = source if isinstance(source, Mapping) else load_checkpoint(source)
-    state = _plain(content.get("state_dict", content))
+    state = _plain(content.get("state_dict", content), label)
     model = unwrap(model)
     if hasattr(model, "adapt_state_dict"):
         adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = model.adapt_state_dict  # type: ignore[assignment]
@@ -88,7 +90,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     return report
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _plain(state: Any, label: str) -> dict[str, Tensor]:
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{label} holds no state dict: names of weights with their tensors")
     plain = {}
     for key, value in state.items():
         while key.startswith(_WRAPPERS):

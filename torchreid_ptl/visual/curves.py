@@ -1,12 +1,14 @@
 """Training curves and CMC curves as PNG files."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from ..runtime.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,20 +35,15 @@ def save_figure(path: str | Path, figure: "Figure") -> None:
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ValueError(f"pictures are PNG files; give a name that ends in .png, got {target.name!r}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        FigureCanvasAgg(figure).print_png(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    replace_file(target, drawn.getbuffer())
 
 
 def save_training_curves(path: str | Path, history: Mapping[str, Series]) -> None:
     """Draws what a training recorded: losses, accuracy and scores, learning rates; a panel for each kind that has data.
 
-    Names with "loss" are losses, names that begin with "lr" learning rates, all others scores. Names that begin with
-    "acc" are in percent, as torchreid's accuracy; other scores are shares of 0 to 1, as those of a ranking.
+    Names with "loss" are losses, names that begin with "lr" learning rates, all others scores in percent.
 
     Args:
         path: the PNG file.
@@ -104,8 +101,7 @@ def _sort_into_panels(history: Mapping[str, Series]) -> dict[str, Curves]:
     for name, series in history.items():
         if len(series):
             epochs, values = np.array(sorted(series), dtype=np.float64).T
-            kind = _kind(name)
-            panels[kind][name] = (epochs, values * 100 if kind == "scores" and _is_share(name, values) else values)
+            panels[_kind(name)][name] = (epochs, values)
     return {kind: curves for kind, curves in panels.items() if curves}
 
 
@@ -113,10 +109,6 @@ def _kind(name: str) -> str:
     if "loss" in name.lower():
         return "losses"
     return "rates" if name.lower().startswith("lr") else "scores"
-
-
-def _is_share(name: str, values: npt.NDArray[np.float64]) -> bool:
-    return not name.lower().startswith("acc") and not (values > 1).any()
 
 
 def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:

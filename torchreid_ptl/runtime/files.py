@@ -1,0 +1,61 @@
+"""Files that appear whole or not at all, and results of earlier runs that are kept."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Writes ``content`` to a temporary file, flushes it to the disk and renames it to ``path``.
+
+    Args:
+        path: the file; its folder is created.
+        content: all of it.
+
+    Raises:
+        OSError: it could not be written. What stood at ``path`` before is untouched and nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
+    """Moves what an earlier run left to ``<folder>/earlier-1``, ``earlier-2``, ...
+
+    Args:
+        folder: where runs write.
+        names: files and folders there that a new run would overwrite.
+
+    Returns:
+        The new folder, or None when there was nothing.
+    """
+    there = [folder / name for name in names if (folder / name).exists()]
+    if not there:
+        return None
+    place = next(place for number in range(1, 10**6) if not (place := folder / f"earlier-{number}").exists())
+    place.mkdir()
+    for path in there:
+        path.rename(place / path.name)
+    return place
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a platform that opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
