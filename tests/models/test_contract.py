@@ -52,7 +52,7 @@ def in_evaluation(model, images):
     assert together.shape == (4, model.feature_dim)
     assert together.dtype == torch.float32
     assert torch.equal(together, again)
-    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+    assert (together - alone).abs().max() < 1e-4 * together.abs().max()
     assert maps.dim() == 4
     assert hasattr(model, "classifier")
 
