@@ -15,8 +15,9 @@ import torchreid
 from PIL import Image
 
 from torchreid_ptl.data import drawn
-from torchreid_ptl.data.drawing import HEIGHT, WIDTH, draw_pedestrian, seeded
+from torchreid_ptl.data.drawing import draw_pedestrian, seeded
 from torchreid_ptl.data.drawn import DrawnPedestrians, Recipe, make_camera, make_dataset, make_identity
+from torchreid_ptl.data.figure import HEIGHT, WIDTH
 
 TINY = {"seed": 3, "train_ids": 4, "test_ids": 3, "distractor_ids": 2, "cameras": 2, "images_per_camera": 2}
 

@@ -22,7 +22,8 @@ import numpy as np
 import PIL
 import torchreid
 
-from .drawing import VIEWS, WEAVES, Camera, Colour, Garment, Identity, draw_pedestrian, pick, seeded
+from .drawing import VIEWS, Camera, draw_pedestrian, pick, seeded
+from .figure import WEAVES, Colour, Garment, Identity
 
 VERSION = 1  # raise it whenever the same seed gives other pictures
 
