@@ -238,7 +238,7 @@ def test_spoilt_weights_are_not_saved(tiny_manager, small_model, tmp_path):
     engine = engine_of(tiny_manager(), model)
     engine.run(save_dir=str(tmp_path), max_epoch=1)
     model.last.weight.data[0] = float("nan")
-    with pytest.raises(NonFiniteLossError, match=r"Weights became NaN.*last good checkpoint is .*tar-1"):
+    with pytest.raises(NonFiniteLossError, match=r"after epoch 2: weights nan. The last good checkpoint is .*tar-1"):
         engine.save_model(1, 0.0, str(tmp_path))
     assert not (tmp_path / "model" / "model.pth.tar-2").exists()
 

@@ -1,6 +1,8 @@
 """One training step, many objectives; evaluation; the epoch."""
 
-from .engine import CHECKPOINTS, ImageMGNEngine, ImagePTLEngine, NonFiniteLossError
+from .engine import CHECKPOINTS, ImagePTLEngine
+from .finite import NonFiniteLossError
+from .mgn import ImageMGNEngine
 from .modes import evaluating
 from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
 from .outputs import Outputs

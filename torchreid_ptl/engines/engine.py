@@ -1,6 +1,5 @@
 """The engine: one training step for every objective, the epoch around it, and evaluation."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -19,18 +18,15 @@ from ..runtime.files import set_aside
 from ..runtime.precision import autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
+from .finite import gradient_norm, require_finite, weights_sum
 from .modes import evaluating
-from .objectives import MGNObjective, Objective, accuracy
+from .objectives import Objective, accuracy
 from .outputs import Outputs
 from .resume import keep, restore
 from .testing import Descriptors, TestOptions, extract, rank
 
 CHECKPOINTS = "model"
 """The folder of the checkpoints below ``save_dir``, as in the host."""
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss became NaN or infinite; training stopped before the step that would have spoilt the weights."""
 
 
 class ImagePTLEngine(torchreid.engine.Engine):
@@ -224,7 +220,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self._require_finite(figures)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._require_finite({"gradient": self._gradient_norm()})
+        self._require_finite({"gradient": gradient_norm(self.optimizer)})
         self.optimizer.step()
         figures["acc"] = accuracy(outputs, pids).item()
         return figures
@@ -255,8 +251,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
         """Writes the checkpoint of an epoch, as the best one too if it is, and deletes the oldest."""
-        if not all(torch.isfinite(item).all() for item in self.model.state_dict().values() if item.is_floating_point()):
-            self._stop(f"Weights became NaN or infinite in epoch {epoch + 1}")
+        require_finite({"weights": weights_sum(self.model)}, f"after epoch {epoch + 1}", self.last_checkpoint)
         self.last_checkpoint = keep(self, Path(save_dir) / CHECKPOINTS, epoch, rank1, is_best)
 
     def _test_epoch(self, options: TestOptions) -> None:
@@ -299,24 +294,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.bad_images += batch.get("bad_images", [])
         return len(batch["pid"]) > 1
 
-    def _require_finite(self, figures: dict[str, float]) -> None:
-        if not all(math.isfinite(value) for value in figures.values()):
-            shown = ", ".join(f"{name} {value}" for name, value in figures.items())
-            self._stop(f"NaN or infinite in epoch {self.epoch + 1}, batch {self.batch_idx + 1}: {shown}")
-
-    def _stop(self, what: str) -> None:
-        last = self.last_checkpoint
-        remedy = "Lower train.lr or set train.precision float32"
-        if last is None:
-            raise NonFiniteLossError(f"{what}. No checkpoint has been written yet. {remedy}.")
-        raise NonFiniteLossError(
-            f"{what}. The last good checkpoint is {last}. {remedy}, and begin again from it with "
-            f"model.load_weights {last}."
-        )
-
-    def _gradient_norm(self) -> float:
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients).item()
+    def _require_finite(self, figures: Mapping[str, float]) -> None:
+        require_finite(figures, f"in epoch {self.epoch + 1}, batch {self.batch_idx + 1}", self.last_checkpoint)
 
     def _record(self, figures: Mapping[str, float]) -> None:
         """Notes figures of the present epoch; what was noted for it before is replaced."""
@@ -352,32 +331,3 @@ class ImagePTLEngine(torchreid.engine.Engine):
     def plain_model(self) -> nn.Module:
         """The model without wrappers."""
         return unwrap(self.model)
-
-
-class ImageMGNEngine(ImagePTLEngine):
-    """:class:`ImagePTLEngine` with MGN's objective, with the signature users of the host's engines know.
-
-    Args:
-        datamanager: ``torchreid.data.ImageDataManager`` or this package's, with ``RandomIdentitySampler``.
-        model: ``mgn``, ``mgn_ptl`` or ``mgn_ptl_v2`` built with ``loss='triplet'``.
-        optimizer: over the model's parameters.
-        margin: of the triplet loss.
-        scheduler: learning-rate scheduler; None for a constant rate.
-        use_gpu: use a GPU when there is one.
-        label_smooth: whether to smooth the labels by 0.1; off in the authors' code.
-        **options: further arguments of :class:`ImagePTLEngine`.
-    """
-
-    def __init__(
-        self,
-        datamanager: Any,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        margin: float = 1.2,
-        scheduler: Any = None,
-        use_gpu: bool = True,
-        label_smooth: bool = False,
-        **options: Any,
-    ) -> None:
-        objective = MGNObjective(margin=margin, label_smooth=label_smooth)
-        super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)

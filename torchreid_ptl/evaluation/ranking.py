@@ -103,9 +103,8 @@ def evaluate_ranking(
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the lists by the Market-1501 protocol.
 
-    Source: Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015 (protocol, mAP, CMC);
-    Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook", TPAMI 2021 (mINP) [paper].
-    AP is the one torchreid computes [code]. Equal distances keep the order of the gallery [ours].
+    Zheng et al., ICCV 2015 (protocol, mAP, CMC) and Ye et al., TPAMI 2021 (mINP) [paper]. AP is the one torchreid
+    computes [code]. Equal distances keep the order of the gallery [ours].
 
     For each query, gallery images of its identity in its own camera are junk and leave the list; images of its
     identity in another camera are the matches. With r_1 < ... < r_n the ranks of the matches in that list::
