@@ -173,6 +173,7 @@ def test_newest_passes_over_torn_ones(tmp_path, capsys):
 def test_prune_keeps_the_last_and_the_best(tmp_path):
     for name in ("model.pth.tar-8", "model.pth.tar-9", "model.pth.tar-10", checkpoint.BEST):
         save_checkpoint({}, tmp_path / name)
+    (tmp_path / ".model.pth.tar-9.123.tmp").write_bytes(b"half")  # of a run that was killed
     prune_checkpoints(tmp_path, keep=2)
     assert sorted(os.listdir(tmp_path)) == sorted([checkpoint.BEST, "model.pth.tar-9", "model.pth.tar-10"])
 

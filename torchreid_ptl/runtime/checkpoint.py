@@ -100,8 +100,11 @@ def epoch_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def prune_checkpoints(folder: str | Path, keep: int) -> None:
-    """Deletes all but the last ``keep`` checkpoints of single epochs; the best one is a file of its own."""
-    for path in epoch_checkpoints(folder)[:-keep]:
+    """Deletes all but the last ``keep`` checkpoints of single epochs, and what a killed run left half written.
+
+    The best checkpoint is a file of its own and stays.
+    """
+    for path in (*epoch_checkpoints(folder)[:-keep], *Path(folder).glob(".model*.tmp")):
         path.unlink()
 
 
