@@ -63,6 +63,21 @@ def test_stock_engines_reset_at_each_epoch_and_carry_within_it(tiny_manager, sma
     assert re.fullmatch(r"(0\+{2,3}){2}", epochs), epochs  # the identity sampler fills three or four batches
 
 
+@pytest.mark.parametrize("name", ["mgn", "mgn_ptl_v2", "densenet121_fc512_ptl", "mobilenetv2_x1_0_ptl_v2"])
+@pytest.mark.parametrize("kind", ["softmax", "triplet"])
+def test_stock_engines_drive_models_with_several_heads_and_of_other_families(tiny_manager, name, kind):
+    manager = tiny_manager(train_sampler="RandomIdentitySampler", num_instances=2)
+    model = torchreid.models.build_model(
+        name, manager.num_train_pids, loss=kind, pretrained=False, use_gpu=False
+    ).train()
+    stock = {"softmax": torchreid.engine.ImageSoftmaxEngine, "triplet": torchreid.engine.ImageTripletEngine}[kind]
+    engine = stock(manager, model, sgd(model), use_gpu=False)
+    losses = [engine.forward_backward(batch) for batch in manager.train_loader]
+    assert len(losses) >= 3
+    assert all(value == value for figures in losses for value in figures.values())  # no NaN
+    assert 0 <= engine.test(ranks=[1]) <= 1
+
+
 @pytest.mark.parametrize("options", [{}, {"state": "reset"}])
 def test_own_engine_resets_at_each_epoch_and_carries_within_it(tiny_manager, small_model, tmp_path, options):
     model = small_model(**options)
