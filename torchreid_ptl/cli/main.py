@@ -24,7 +24,7 @@ from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
 from .dry_run import dry_run
-from .report import LEFT, draw_pictures, write_config, write_results
+from .report import draw_pictures, left_by_a_run, write_config, write_results
 
 EXPECTED = (ConfigError, CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """What a user can cause: answered with the message alone."""
@@ -93,7 +93,7 @@ def run(config: CfgNode) -> ImagePTLEngine:
     with _log_to(folder, "test" if config.test.evaluate else "train"):
         engine = build_engine(config, build_datamanager(config))
         if not config.model.resume:
-            aside = set_aside(folder, [*LEFT, *([] if config.test.evaluate else [CHECKPOINTS])])
+            aside = set_aside(folder, [*left_by_a_run(folder), *([] if config.test.evaluate else [CHECKPOINTS])])
             print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
             write_config(config, folder)
         parameters = sum(p.numel() for p in engine.plain_model().parameters())

@@ -17,10 +17,12 @@ from ..engines import ImagePTLEngine
 from ..runtime.files import replace_file
 from ..version import __version__
 
-LEFT = ("results.json", "config.yaml", "curves.png", "cmc.png")
-"""What a new run in the same folder would overwrite, beside its checkpoints."""
-
 RANK_LISTS = 8  # queries in the picture of rank lists
+
+
+def left_by_a_run(folder: Path) -> list[str]:
+    """Names of what an earlier run left in a folder and a new one would overwrite, checkpoints aside."""
+    return ["results.json", "config.yaml", *(path.name for path in folder.glob("*.png"))]
 
 
 def write_config(config: CfgNode, folder: Path) -> None:
