@@ -104,6 +104,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.best_score = -1.0
         self.rank1 = 0.0
         self.tested_epoch = -1
+        self.batch_idx = 0
         self.bad_images: list[str] = []
         self.save_dir = Path("log")
         self.last_checkpoint: Path | None = None
