@@ -150,6 +150,8 @@ def test_other_settings(stopped):
     folder, again = stopped
     with pytest.raises(CheckpointError, match="other settings: train.optim was 'adam' and is 'sgd'. Continue with"):
         again(train={"optim": "sgd", "max_epoch": 3}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+    with pytest.raises(CheckpointError, match="model.name was 'osnet_x0_25_ptl' and is 'resnet18_ptl'"):
+        again(model={"name": "resnet18_ptl"}).run(save_dir=str(folder), max_epoch=3, resume="auto")
 
 
 def test_a_run_with_a_stepped_schedule_can_be_made_longer(stopped):
