@@ -1,5 +1,6 @@
 """Evaluation: tensors in, results out."""
 
-from .ranking import RankingResult, evaluate_ranking
+from .ranking import evaluate_ranking
+from .result import RankingResult
 
 __all__ = ["RankingResult", "evaluate_ranking"]

@@ -1,0 +1,91 @@
+"""How much of a distance matrix is made at a time."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+# More rows make the matrix product no faster, fewer than the second make it slow.
+_MOST_ROWS, _FEW_ROWS = 1024, 32
+# What a worker sorts at a time stays in its cache.
+_CHUNK_BYTES = 2 * 2**20
+# A sort on a GPU: the copy, sorted values, their indices and its own memory.
+_GPU_SORT_BYTES = 32
+# A distance, its sorted copy and the precision at its rank.
+_LEAST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of what is made at a time.
+
+    Attributes:
+        shape: number of queries and gallery images.
+        rows: queries in a block.
+        columns: gallery images in a block.
+        chunk: queries that a worker takes at a time.
+        workers: threads; 1 on a GPU.
+    """
+
+    shape: tuple[int, int]
+    rows: int
+    columns: int
+    chunk: int
+    workers: int
+
+    def row_blocks(self) -> Iterator[slice]:
+        """Blocks of queries of nearly equal size."""
+        return _parts(slice(0, self.shape[0]), self.rows)
+
+    def tiles(self) -> list[slice]:
+        """Gallery images in parts; a single one if a few whole rows fit into the memory."""
+        return list(_parts(slice(0, self.shape[1]), self.columns))
+
+    def chunks(self, rows: slice) -> Iterator[slice]:
+        """A block of queries in parts for the workers."""
+        return _parts(rows, self.chunk)
+
+    def buffer(self, device: torch.device) -> torch.Tensor:
+        """Memory for a block, to be used for each."""
+        return torch.empty(self.rows * self.columns, device=device)
+
+
+def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) -> Plan:
+    """Chooses sizes so that blocks and what the workers need stay within a budget.
+
+    Args:
+        shape: number of queries and gallery images.
+        memory_mb: MiB beside the inputs.
+        device: of the blocks.
+
+    Raises:
+        ValueError: not one query against the whole gallery fits; says the least that works.
+    """
+    queries, gallery = shape
+    budget = int(memory_mb * 2**20)
+    if budget < gallery * _LEAST_BYTES:
+        raise ValueError(
+            f"memory_mb={memory_mb} does not hold one query row against {gallery} gallery images; "
+            f"the least that works is {math.ceil(gallery * _LEAST_BYTES / 2**20)}"
+        )
+    on_gpu = device.type == "cuda"
+    worker = 8 * gallery + (0 if on_gpu else max(_CHUNK_BYTES, 4 * gallery))
+    workers = 1 if on_gpu else max(1, min(torch.get_num_threads(), budget // 2 // worker))
+    room = max(4 * gallery, budget - workers * worker)
+    if on_gpu:
+        room //= 2
+    rows = max(1, min(queries, _MOST_ROWS, room // (4 * gallery)))
+    columns = gallery
+    if rows < min(queries, _FEW_ROWS):  # a second product over parts of the gallery costs less than thin blocks
+        rows = min(queries, _MOST_ROWS, room // 4)
+        columns = min(gallery, max(1, room // (4 * rows)))
+    rows = math.ceil(queries / math.ceil(queries / rows))
+    per_row = columns * _GPU_SORT_BYTES if on_gpu else 4 * columns
+    chunk = max(1, min(rows, (room if on_gpu else _CHUNK_BYTES) // per_row))
+    return Plan(shape, rows, columns, chunk, workers)
+
+
+def _parts(whole: slice, size: int) -> Iterator[slice]:
+    for start in range(whole.start, whole.stop, size):
+        yield slice(start, min(start + size, whole.stop))

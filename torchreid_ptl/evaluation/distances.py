@@ -1,0 +1,202 @@
+"""Distances from queries to a gallery, made block by block: nobody holds the whole matrix."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+METRICS = ("euclidean", "cosine")
+
+# The sum |q|^2 + |g|^2 + 2 |q| |g| must stay finite in float32.
+_LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max) / 2
+_NAMED_IN_ERRORS = 5
+# Rows that must be read, converted or normalised are so in parts of this many bytes, which the allocator reuses.
+_PART_BYTES = 16 * 2**20
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Descriptors that are read when they are needed: a memory map, an HDF5 data set, several files in a row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+Features: TypeAlias = Tensor | npt.NDArray[Any] | Rows
+
+
+class Distances(ABC):
+    """A matrix of distances (queries, gallery) of which blocks are made when they are asked for.
+
+    Attributes:
+        shape: number of queries and of gallery images.
+        device: where blocks are.
+    """
+
+    shape: tuple[int, int]
+    device: torch.device
+
+    @abstractmethod
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """Some rows and columns, in float32.
+
+        Args:
+            rows: queries; both ends given.
+            columns: gallery images; both ends given.
+            out: a buffer of at least as many float32 values that may be used instead of new memory.
+
+        Returns:
+            Distances (rows, columns); only to be read, since they may be a view of the caller's own.
+        """
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def dense(self) -> npt.NDArray[np.float32]:
+        """The whole matrix; four bytes for each pair."""
+        return self.block(slice(0, self.shape[0]), slice(0, self.shape[1])).cpu().numpy()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.dense() if dtype is None else self.dense().astype(dtype)
+
+
+class MatrixDistances(Distances):
+    """Distances that somebody has computed.
+
+    Args:
+        matrix: shape (Q, G), without NaN.
+        device: where to rank.
+    """
+
+    def __init__(self, matrix: Tensor | npt.NDArray[Any], device: torch.device | None = None) -> None:
+        self._matrix = as_float32(matrix, device)
+        if self._matrix.dim() != 2:
+            raise ValueError(f"distances must be a matrix (queries, gallery), got shape {tuple(self._matrix.shape)}")
+        suspects = self._matrix[torch.isnan(self._matrix.sum(dim=1))]  # a sum is NaN too for both infinities
+        wrong = int(torch.isnan(suspects).any(dim=1).sum())
+        if wrong:
+            raise ValueError(f"distances hold NaN in {wrong} of {len(self._matrix)} rows")
+        self.shape = (self._matrix.shape[0], self._matrix.shape[1])
+        self.device = self._matrix.device
+
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """A view."""
+        return self._matrix[rows, columns]
+
+
+class FeatureDistances(Distances):
+    """Distances between descriptors: squared Euclidean ones, or 1 - cosine, as torchreid computes them [code].
+
+    Args:
+        query: descriptors (Q, D) of any real dtype; computed in float32, whatever comes in, on the gallery's device.
+        gallery: descriptors (G, D); may be anything with a shape and slices.
+        metric: ``'euclidean'`` or ``'cosine'``.
+
+    Raises:
+        ValueError: an unknown metric, an empty side, different dimensions, or rows that are not finite (names them).
+    """
+
+    def __init__(self, query: Features, gallery: Features, metric: str = "euclidean") -> None:
+        if metric not in METRICS:
+            raise ValueError(f"unknown metric {metric!r}; allowed: {', '.join(METRICS)}")
+        self.metric = metric
+        self.device = gallery.device if isinstance(gallery, Tensor) else torch.device("cpu")
+        sides = {"query": query, "gallery": gallery}
+        self._query, self._gallery = (_Side(name, side, self.device) for name, side in sides.items())
+        dims = self._query.dim, self._gallery.dim
+        if dims[0] != dims[1]:
+            raise ValueError(f"descriptors must have the same dimension, got {dims[0]} (query) and {dims[1]} (gallery)")
+        self.shape = (len(self._query), len(self._gallery))
+        self._squares = [side.check_finite() for side in (self._query, self._gallery)]
+
+    @torch.no_grad()
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """A product of a few rows of queries with the gallery, whose parts are converted as they come."""
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        block = torch.empty(shape, device=self.device) if out is None else out[: math.prod(shape)].view(shape)
+        # Autocast would turn the product into half precision.
+        with torch.autocast(self.device.type, enabled=False):
+            query = torch.cat([self._prepared(part) for _, part in self._query.parts(rows)])
+            for place, part in self._gallery.parts(columns, whole=self.metric == "euclidean"):
+                inner = slice(place.start - columns.start, place.stop - columns.start)
+                self._fill(block[:, inner], query, self._prepared(part), rows, place)
+        return block
+
+    def _prepared(self, features: Tensor) -> Tensor:
+        return functional.normalize(features) if self.metric == "cosine" else features
+
+    def _fill(self, out: Tensor, query: Tensor, gallery: Tensor, rows: slice, columns: slice) -> None:
+        if self.metric == "cosine":
+            torch.mm(query, gallery.T, out=out)
+            torch.sub(torch.ones((), device=self.device), out, out=out)
+        else:
+            torch.add(self._squares[0][rows, None], self._squares[1][columns], out=out)
+            out.addmm_(query, gallery.T, alpha=-2)
+
+
+class _Side:
+    """Query or gallery: rows that are read in parts as float32."""
+
+    def __init__(self, name: str, features: Features, device: torch.device) -> None:
+        self._name, self._device = name, device
+        if not isinstance(features, Rows):
+            features = np.asarray(features)
+        if isinstance(features, np.ndarray) and not _is_plain(features):
+            features = as_float32(features)
+        elif isinstance(features, np.ndarray):
+            features = torch.from_numpy(features)
+        if len(features.shape) != 2:
+            shape = tuple(features.shape)
+            raise ValueError(f"{name} descriptors must be a matrix (images, dimensions), got shape {shape}")
+        if not all(features.shape):
+            raise ValueError(f"{name} is empty: got descriptors of shape {tuple(features.shape)}")
+        self._features = features
+        self.dim = features.shape[1]
+        self._ready = isinstance(features, Tensor) and features.dtype == torch.float32 and features.device == device
+
+    def __len__(self) -> int:
+        return self._features.shape[0]
+
+    def parts(self, rows: slice, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Places and float32 rows; in one part if nothing has to be done to them and that is wanted."""
+        step = max(1, _PART_BYTES // (4 * self.dim))
+        if self._ready and whole:
+            step = rows.stop - rows.start
+        for start in range(rows.start, rows.stop, step):
+            place = slice(start, min(start + step, rows.stop))
+            yield place, as_float32(self._features[place], self._device)
+
+    def check_finite(self) -> Tensor:
+        """Squared lengths (N,) of the rows, which must be finite."""
+        squares = torch.cat([part.square().sum(1) for _, part in self.parts(slice(0, len(self)))])
+        bad = torch.nonzero(~(squares <= _LARGEST_NORM**2)).flatten().tolist()
+        if bad:
+            named = ", ".join(map(str, bad[:_NAMED_IN_ERRORS])) + (", ..." if len(bad) > _NAMED_IN_ERRORS else "")
+            raise ValueError(
+                f"{len(bad)} of {len(self)} {self._name} rows hold NaN, infinite or, for float32, too large values: "
+                f"{named}"
+            )
+        return squares
+
+
+def as_float32(features: Tensor | npt.NDArray[Any], device: torch.device | None = None) -> Tensor:
+    """A float32 tensor, sharing memory where that is possible."""
+    if not isinstance(features, Tensor):
+        # Too large a float64 becomes infinite here and is reported with its row.
+        with np.errstate(over="ignore"):
+            features = torch.from_numpy(np.require(features, np.float32, ["C", "W"]))
+    return features.detach().to(device, torch.float32)
+
+
+def _is_plain(array: npt.NDArray[Any]) -> bool:
+    """Whether torch takes an array as it is."""
+    known = (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int16, np.int32, np.int64)
+    return array.dtype in known and array.dtype.isnative and array.flags.writeable and min((0, *array.strides)) == 0

@@ -1,0 +1,118 @@
+"""Identities and cameras: which pairs of images are matches and which are junk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Labels: TypeAlias = Sequence[int] | torch.Tensor | npt.NDArray[Any]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+_NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SameIdentity:
+    """Pairs of a query and a gallery image of one identity, by query and then by gallery index.
+
+    Attributes:
+        rows: query of each pair, counted from the first one asked for, shape (P,).
+        columns: gallery image, shape (P,).
+        junk: whether both are by the same camera, shape (P,); all others are matches.
+    """
+
+    rows: Integers
+    columns: Integers
+    junk: npt.NDArray[np.bool_]
+
+    @property
+    def matches(self) -> "tuple[Integers, Integers]":
+        """Rows and columns of the matches alone."""
+        return self.rows[~self.junk], self.columns[~self.junk]
+
+    @property
+    def junk_places(self) -> "tuple[Integers, Integers]":
+        """Rows and columns of the junk alone."""
+        return self.rows[self.junk], self.columns[self.junk]
+
+
+class PairLabels:
+    """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask.
+
+    Args:
+        query_pids: identities, shape (Q,).
+        gallery_pids: identities, shape (G,).
+        query_camids: cameras, shape (Q,).
+        gallery_camids: cameras, shape (G,).
+        shape: (Q, G), which the four must have.
+
+    Raises:
+        ValueError: labels of another length or that are no integers.
+    """
+
+    def __init__(
+        self,
+        query_pids: Labels,
+        gallery_pids: Labels,
+        query_camids: Labels,
+        gallery_camids: Labels,
+        shape: tuple[int, int],
+    ) -> None:
+        self.query_pids = _read("query_pids", query_pids, shape[0])
+        self.gallery_pids = _read("gallery_pids", gallery_pids, shape[1])
+        self.query_camids = _read("query_camids", query_camids, shape[0])
+        self.gallery_camids = _read("gallery_camids", gallery_camids, shape[1])
+        self._by_pid = self.gallery_pids.argsort(kind="stable")
+        ordered = self.gallery_pids[self._by_pid]
+        self._first = np.searchsorted(ordered, self.query_pids, "left")
+        self._counts = np.searchsorted(ordered, self.query_pids, "right") - self._first
+
+    def same_identity(self, rows: slice) -> SameIdentity:
+        """The pairs of some queries with the gallery images of their identity; both ends of ``rows`` given."""
+        counts = self._counts[rows]
+        owners = np.repeat(np.arange(len(counts)), counts)
+        offsets = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        columns = self._by_pid[np.repeat(self._first[rows], counts) + offsets]
+        junk = self.gallery_camids[columns] == self.query_camids[rows][owners]
+        return SameIdentity(owners, columns, junk)
+
+    def groups(self) -> tuple[Integers, Integers, Integers]:
+        """Gallery indices by identity (G,); where each identity starts in them, and its number of images (I,)."""
+        _, starts, counts = np.unique(self.gallery_pids[self._by_pid], return_index=True, return_counts=True)
+        return self._by_pid, starts, counts
+
+    def without_match(self) -> Integers:
+        """Indices of the queries whose identity no other camera of the gallery sees."""
+        seen = np.unique(np.stack([self.gallery_pids, self.gallery_camids], axis=1), axis=0)
+        pids, cameras = np.unique(seen[:, 0], return_counts=True)
+        known = dict(zip(pids.tolist(), cameras.tolist(), strict=True))
+        own = set(map(tuple, seen.tolist()))
+        pairs = zip(self.query_pids.tolist(), self.query_camids.tolist(), strict=True)
+        lost = [i for i, pair in enumerate(pairs) if known.get(pair[0], 0) == (pair in own)]
+        return np.array(lost, dtype=np.int64)
+
+    def explain(self, queries: Integers) -> str:
+        """Why some of the queries have no match: identities and the cameras that see them, five at most."""
+        named: list[str] = []
+        for pid in np.unique(self.query_pids[queries]).tolist():
+            cameras = np.unique(self.gallery_camids[self.gallery_pids == pid]).tolist()
+            if len(named) == _NAMED_IN_ERRORS:
+                return "; ".join([*named, "..."])
+            named.append(
+                f"identity {pid} is seen in the gallery by cameras {cameras} only, which is the query's own"
+                if cameras
+                else f"identity {pid} is not in the gallery"
+            )
+        return "; ".join(named)
+
+
+def _read(name: str, labels: Labels, length: int) -> Integers:
+    array = np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels)
+    if array.shape != (length,):
+        raise ValueError(f"{name} must hold one number for each of {length} descriptors, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, got {array.dtype}")
+    return array.astype(np.int64)
