@@ -160,7 +160,9 @@ def test_options_of_every_type():
         (["data.height", "1"], "the least is 16"),
         (["sampler.train_sampler_t", "Foo"], "sampler.train_sampler_t is 'Foo'"),
         (["data.load_train_targets", "True"], "choose others or set it to False"),
-        (["cuhk03.use_metric_cuhk03", "True"], "not evaluated by this engine"),
+        (["eval.far", "1.0"], "eval.far is 1.0; a rate is above 0 and below 1"),
+        (["eval.memory_mb", "0"], "eval.memory_mb is 0; the least is 1"),
+        (["eval.precision", "half"], "eval.precision is 'half'"),
         (["data.k_tfm", "2"], "set it to 1"),
     ],
 )
@@ -189,7 +191,7 @@ def test_the_dump_is_the_same_configuration(tmp_path):
                              "train.stepsize": [10], "data.height": 256, "loss.name": "softmax",
                              "ptl.start": "random"}),
         ("ptl_mgn", {"train.optim": "amsgrad", "train.lr": 2e-4, "train.max_epoch": 450, "train.batch_size": 16,
-                     "train.stepsize": [320, 360, 400], "data.height": 384, "loss.mgn.margin": 1.2, "test.flip": True,
+                     "train.stepsize": [320, 360, 400], "data.height": 384, "loss.mgn.margin": 1.2, "eval.flip": True,
                      "train.weight_decay": 5e-4}),
     ],
 )  # fmt: skip

@@ -10,7 +10,9 @@ import pytest
 
 import torchreid_ptl
 from torchreid_ptl.backbones import splittable
+from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.cli.main import configure, parse
+from torchreid_ptl.config import load_config
 from torchreid_ptl.registration import ENGINES, LOSSES
 from torchreid_ptl.settings import as_markdown
 
@@ -18,8 +20,32 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+EVALUATION = [f"evaluation.{name}" for name in ("ranking", "rerank", "verification", "install")]
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_of_the_evaluation_guide_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    try:
+        exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    finally:
+        torchreid_ptl.evaluation.uninstall()
+    assert "(5, 10)" in capsys.readouterr().out
+
+
+def test_the_commands_that_evaluate_are_understood():
+    text = README + (ROOT / "docs" / "evaluation.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    commands = [line.partition("tools/evaluate.py")[2] for line in lines if "tools/evaluate.py" in line]
+    assert len(commands) == 4
+    for command in commands:
+        parsed = parse_evaluation(shlex.split(command))
+        load_config(None, parsed.opts)
+        assert bool(parsed.model) != bool(parsed.query)
 
 
 @pytest.mark.slow
@@ -60,6 +86,9 @@ def test_the_table_of_keys_is_the_one_in_the_code():
 
 
 def test_every_public_name_is_documented():
+    guide = README + (ROOT / "docs" / "evaluation.md").read_text()
+    for name in torchreid_ptl.evaluation.__all__:
+        assert re.search(rf"\b{name}\b", guide), name
     public = [
         name
         for name in torchreid_ptl.__all__
@@ -88,7 +117,7 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-@pytest.mark.parametrize("module", ["cells", "losses.triplet", "evaluation.ranking"])
+@pytest.mark.parametrize("module", ["cells", "losses.triplet", *EVALUATION, "visual.ranklist"])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

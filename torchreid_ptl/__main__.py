@@ -2,7 +2,17 @@
 
 import sys
 
-from .cli.main import main
+
+def main() -> int:
+    """Runs the command named first; without a name, the one that trains and tests."""
+    if sys.argv[1:2] == ["evaluate"]:
+        from .cli.evaluate import main as evaluate
+
+        return evaluate(sys.argv[2:])
+    from .cli.main import main as train
+
+    return train(sys.argv[1:])
+
 
 if __name__ == "__main__":
     sys.exit(main())

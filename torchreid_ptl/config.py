@@ -200,6 +200,8 @@ def _validate_numbers(config: CfgNode) -> None:
         "sampler.num_instances": 1,
         "test.visrank_topk": 1,
         "train.print_freq": 1,
+        "eval.memory_mb": 1,
+        "eval.rank_list_queries": 1,
     }.items():
         if get(config, key) < least:
             raise ConfigError(f"{key} is {get(config, key)}; the least is {least}")
@@ -212,6 +214,8 @@ def _validate_numbers(config: CfgNode) -> None:
             raise ConfigError(f"{key} is {get(config, key)}; images have three channels")
     if min(config.data.norm_std) <= 0:
         raise ConfigError(f"data.norm_std is {config.data.norm_std}; deviations are above 0")
+    if not 0 < config.eval.far < 1:
+        raise ConfigError(f"eval.far is {config.eval.far}; a rate is above 0 and below 1, for example 0.001")
     if not config.train.lr > 0:
         raise ConfigError(f"train.lr is {config.train.lr}; a learning rate is above 0")
 
@@ -232,8 +236,6 @@ def _validate_combinations(config: CfgNode) -> None:
         "one of them to another value": config.loss.name == "triplet"
         and triplet.weight_x == 0
         and config.train.fixbase_epoch > 0,
-        "cuhk03.use_metric_cuhk03 is not evaluated by this engine; use torchreid's own engines for CUHK03's "
-        "single-gallery-shot protocol, or set it to False": config.cuhk03.use_metric_cuhk03,
         "data.k_tfm gives several views of an image; the engine takes one: set it to 1": config.data.k_tfm != 1,
         "data.load_train_targets loads training sets of targets that are not sources; choose others or set it "
         "to False": config.data.load_train_targets and bool({*config.data.sources} & {*config.data.targets}),

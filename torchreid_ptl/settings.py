@@ -64,7 +64,7 @@ SETTINGS: dict[str, Setting] = {
     "market1501.use_500k_distractors": Setting(False, "add the 500k distractors to the gallery"),
     "cuhk03.labeled_images": Setting(False, "CUHK03's hand-labelled boxes instead of the detected ones"),
     "cuhk03.classic_split": Setting(False, "CUHK03's 1,367/100 split instead of 767/700"),
-    "cuhk03.use_metric_cuhk03": Setting(False, "single-gallery-shot protocol; False only"),
+    "cuhk03.use_metric_cuhk03": Setting(False, "CUHK03's single-gallery-shot protocol, on every target"),
     # sampler
     "sampler.train_sampler": Setting("RandomSampler", "sampler of the training loader"),
     "sampler.train_sampler_t": Setting("RandomSampler", "sampler of the targets' training loader"),
@@ -108,14 +108,23 @@ SETTINGS: dict[str, Setting] = {
     "test.batch_size": Setting(100, "images in a test batch"),
     "test.dist_metric": Setting("euclidean", "distance between descriptors", ("euclidean", "cosine")),
     "test.normalize_feature": Setting(False, "L2-normalise descriptors"),
-    "test.flip": _ours(False, "add the descriptor of the mirrored image"),
     "test.ranks": Setting([1, 5, 10, 20], "CMC ranks to report"),
     "test.evaluate": Setting(False, "test only"),
     "test.eval_freq": Setting(-1, "epochs between two tests; -1 for one at the end"),
     "test.start_eval": Setting(0, "first epoch after which to test"),
     "test.rerank": Setting(False, "k-reciprocal re-ranking"),
-    "test.visrank": Setting(False, "draw rank lists from the worst query to the best, after training too"),
+    "test.visrank": Setting(False, "draw rank lists as a picture, after training too"),
     "test.visrank_topk": Setting(10, "images in a rank list"),
+    # evaluation
+    "eval.flip": _ours(False, "descriptor: mean of the image's and the mirrored image's"),
+    "eval.precision": _ours(
+        "float32", "precision of the network in tests; ranking is in float32", ("float32", "bfloat16", "float16")
+    ),
+    "eval.memory_mb": _ours(512, "MiB for ranking and re-ranking, beside the descriptors"),
+    "eval.no_match": _ours("skip", "queries without a match count nowhere, or stop the run", ("skip", "error")),
+    "eval.far": _ours(0.001, "false accept rate for which the report recommends a threshold"),
+    "eval.rank_lists": _ours("spread", "which queries rank lists show", ("worst", "spread", "random")),
+    "eval.rank_list_queries": _ours(8, "queries with a rank list"),
 }
 """All keys by their dotted names."""
 

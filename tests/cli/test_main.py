@@ -152,12 +152,12 @@ def test_an_error_is_in_the_log(tmp_path, tiny_root):
         ["test.dist_metric", "cosine"],
         ["test.normalize_feature", "True"],
         ["test.rerank", "True"],
-        ["test.flip", "True"],
+        ["eval.flip", "True", "eval.precision", "bfloat16"],
     ],
 )
 def test_rank_lists_show_the_distances_ranked_by(tmp_path, tiny_root, options, monkeypatch):
     seen = []
-    monkeypatch.setattr("torchreid_ptl.visual.save_rank_list", lambda path, rows, title: seen.extend(rows))
+    monkeypatch.setattr("torchreid_ptl.cli.report.save_rank_list", lambda path, rows, title: seen.extend(rows))
     assert main(small(tmp_path, tiny_root, "train.max_epoch", "0", *options)) == 0
     assert len(seen) == 6
     for row in seen:

@@ -73,14 +73,14 @@ def test_an_unknown_data_set():
 
 def test_identities_without_a_second_camera():
     query, gallery = [("q", 7, 0), ("q", 8, 1)], [("g", 7, 0), ("g", 8, 1), ("g", 9, 0)]
-    with pytest.raises(ValueError, match=r"No query of 'mine'.*identity 7: query by camera 0, gallery by \[0\]"):
+    with pytest.raises(ValueError, match=r"2 of 2 queries of 'mine' have no .*identity 7 is seen .*cameras \[0\] only"):
         check_identities("mine", query, gallery)
 
 
 def test_some_identities_without_a_second_camera_are_told(capsys):
     check_identities("mine", [("q", 7, 0), ("q", 8, 1)], [("g", 7, 0), ("g", 8, 0)])
     out = capsys.readouterr().out
-    assert "1 of 2 queries of mine have no match by another camera" in out
+    assert "1 of 2 queries of 'mine' have no image of their identity by another camera" in out
     assert "identity 7" in out
 
 

@@ -4,9 +4,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchreid_ptl.visual import Match, RankRow, choose_worst, save_cmc, save_rank_list, save_training_curves
+from torchreid_ptl.visual import (
+    CHOICES,
+    Match,
+    RankRow,
+    choose_queries,
+    choose_worst,
+    draw_cmc,
+    draw_training_curves,
+    render,
+    save_cmc,
+    save_rank_list,
+    save_training_curves,
+)
 from torchreid_ptl.visual.curves import _sort_into_panels
-from torchreid_ptl.visual.ranklist import QUERY_COLOUR, RIGHT_COLOUR, WRONG_COLOUR, _short
+from torchreid_ptl.visual.ranklist import QUERY_COLOUR, RIGHT_COLOUR, WRONG_COLOUR, short
 
 FRAMES = {"query": QUERY_COLOUR, "right": RIGHT_COLOUR, "wrong": WRONG_COLOUR}
 SKIN, GREY = (250, 200, 10), (170, 170, 170)
@@ -135,7 +147,7 @@ def test_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
     [(0.12345, "0.123"), (45.678, "45.68"), (1234.5, "1234"), (3.2e7, "3.2e7"), (-0.0004, "-0.000"), (np.nan, "nan")],
 )
 def test_distances_stay_short(distance, text):
-    assert _short(distance) == text
+    assert short(distance) == text
 
 
 def test_worst_queries_first_without_skipped_ones():
@@ -145,6 +157,59 @@ def test_worst_queries_first_without_skipped_ones():
     assert choose_worst(result, 0).tolist() == []
     with pytest.raises(ValueError, match="0 or more, got -1"):
         choose_worst(result, -1)
+
+
+SCORES = SimpleNamespace(average_precision=np.array([0.5, np.nan, 0.1, 0.9, 0.2, np.nan, 0.0, 0.7]))
+
+
+def test_queries_are_chosen_as_asked():
+    assert choose_queries(SCORES, "worst", 3).tolist() == [6, 2, 4]
+    assert choose_queries(SCORES, "spread", 3).tolist() == [6, 4, 3]
+    assert choose_queries(SCORES, "given", 1, given=[7, 0, 7]).tolist() == [7, 0, 7]
+    assert choose_queries(SCORES, "given", 1, given=np.array([3])).tolist() == [3]
+
+
+@pytest.mark.parametrize("how", ["worst", "spread", "random"])
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 100])
+def test_each_query_with_a_match_is_chosen_at_most_once(how, count):
+    chosen = choose_queries(SCORES, how, count).tolist()
+    assert len(set(chosen)) == len(chosen) == min(count, 6)
+    assert set(chosen) <= {0, 2, 3, 4, 6, 7}
+    nobody = SimpleNamespace(average_precision=np.full(3, np.nan))
+    assert choose_queries(nobody, how, count).tolist() == []
+
+
+def test_the_random_choice_is_seeded_and_fair():
+    drawn = [tuple(choose_queries(SCORES, "random", 3, seed=seed).tolist()) for seed in range(600)]
+    assert drawn[:5] == [tuple(choose_queries(SCORES, "random", 3, seed=seed).tolist()) for seed in range(5)]
+    assert len(set(drawn)) > 80  # of 120
+    times = np.bincount(np.array(drawn).ravel(), minlength=8)
+    assert times[[0, 2, 3, 4, 6, 7]].min() > 240  # 300 expected
+
+
+@pytest.mark.parametrize(
+    ("how", "count", "given", "message"),
+    [
+        ("best", 3, (), "unknown way to choose queries 'best'; allowed: worst, spread, random, given"),
+        ("spread", -1, (), "0 or more, got -1"),
+        ("given", 3, (), "belong to how='given' and only to it; got 0 with 'given'"),
+        ("worst", 3, [1], "got 1 with 'worst'"),
+        ("given", 3, [0, 8, -1], "there are 8 queries, 0 to 7; got 8, -1"),
+        ("given", 3, [0, 5, 1], "query 5, 1 has no match in another camera"),
+        ("given", 3, [0.5], "row of integers, got float64"),
+    ],
+)
+def test_bad_choices(how, count, given, message):
+    with pytest.raises(ValueError, match=message):
+        choose_queries(SCORES, how, count, given=given)
+    assert set(CHOICES) == {"worst", "spread", "random", "given"}
+
+
+def test_the_legend_says_what_is_left_out(tmp_path, person):
+    save_rank_list(tmp_path / "a.png", [RankRow(person, "q", [])])
+    picture = read_png(tmp_path / "a.png")
+    written = np.flatnonzero((picture[24:54] < 200).any(2).any(0))
+    assert 700 < written.max() < picture.shape[1] - 10  # whole, also above a single tile
 
 
 HISTORY = {
@@ -212,3 +277,10 @@ def test_cmc_picture(tmp_path):
 def test_bad_cmc(tmp_path, results, max_rank, message):
     with pytest.raises(ValueError, match=message):
         save_cmc(tmp_path / "cmc.png", results, max_rank)
+
+
+def test_file_and_bytes_are_one_picture(tmp_path):
+    save_cmc(tmp_path / "cmc.png", {"a": [0.5, 1.0]})
+    assert (tmp_path / "cmc.png").read_bytes() == render(draw_cmc({"a": [0.5, 1.0]}))
+    save_training_curves(tmp_path / "t.png", HISTORY)
+    assert (tmp_path / "t.png").read_bytes() == render(draw_training_curves(HISTORY))

@@ -21,6 +21,7 @@ def build_datamanager(config: CfgNode) -> ImageDataManager:
     data, sampler = config.data, config.sampler
     return ImageDataManager(
         on_bad_image=data.on_bad_image,
+        on_no_match=config.eval.no_match,
         root=data.root,
         sources=data.sources,
         targets=data.targets,
@@ -184,9 +185,13 @@ def run_options(config: CfgNode) -> dict[str, Any]:
         "resume": config.model.resume,
         "dist_metric": test.dist_metric,
         "normalize_feature": test.normalize_feature,
-        "flip": test.flip,
         "ranks": test.ranks,
         "rerank": test.rerank,
-        "visrank": test.visrank,
+        "visrank": True,  # the report shows rank lists, whether or not there is a picture of them
         "visrank_topk": test.visrank_topk,
+        "use_metric_cuhk03": config.cuhk03.use_metric_cuhk03,
+        "flip": config.eval.flip,
+        "precision": config.eval.precision,
+        "memory_mb": config.eval.memory_mb,
+        "no_match": config.eval.no_match,
     }

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +24,8 @@ from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
 from .dry_run import dry_run
-from .report import draw_pictures, left_by_a_run, write_config, write_results
+from .report import leave, left_by_a_run, write_config
+from .tested import Tested, check_shown, judge
 
 EXPECTED = (ConfigError, CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """What a user can cause: answered with the message alone."""
@@ -36,6 +37,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         prog="torchreid_ptl",
         description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
         "KEY VALUE, for example: train.max_epoch 10 data.save_dir log/try",
+        epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features",
     )
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="configuration, for example configs/quickstart.yaml"
@@ -47,19 +49,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
     parsed = parser.parse_args(arguments)
-    for switch in ("sources", "targets", "transforms"):
-        _release_keys(parsed, switch)
+    release_keys(parsed, "sources", "targets", "transforms")
     return parsed
 
 
-def _release_keys(parsed: argparse.Namespace, switch: str) -> None:
+def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
     """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
-    names = getattr(parsed, switch) or []
-    for index, name in enumerate(names):
-        if "." in name or name in SETTINGS:
-            setattr(parsed, switch, names[:index])
-            parsed.opts = [*names[index:], *parsed.opts]
-            return
+    for switch in switches:
+        names = getattr(parsed, switch) or []
+        first = next((index for index, name in enumerate(names) if name in SETTINGS), len(names))
+        first = next((index for index, name in enumerate(names[:first]) if _looks_like_a_key(name)), first)
+        setattr(parsed, switch, names[:first] or None)
+        parsed.opts = [*names[first:], *parsed.opts]
+
+
+def _looks_like_a_key(name: str) -> bool:
+    """Also a mistyped key: its section exists."""
+    return any(known.startswith(f"{name.partition('.')[0]}.") for known in SETTINGS) and "." in name
 
 
 def configure(arguments: argparse.Namespace) -> CfgNode:
@@ -76,11 +82,12 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
     return config
 
 
-def run(config: CfgNode) -> ImagePTLEngine:
+def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
     """Runs a configuration from seed to pictures.
 
     Args:
         config: checked and frozen.
+        shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
 
     Returns:
         The engine, with its results.
@@ -90,8 +97,11 @@ def run(config: CfgNode) -> ImagePTLEngine:
     check_folders(config.data.root, [*config.data.sources, *config.data.targets])
     seed_everything(config.train.seed)
     keep_freed_memory()
-    with _log_to(folder, "test" if config.test.evaluate else "train"):
-        engine = build_engine(config, build_datamanager(config))
+    with log_to(folder, "test" if config.test.evaluate else "train"):
+        datamanager = build_datamanager(config)
+        for name, sides in datamanager.test_loader.items():
+            check_shown(shown, len(sides["query"].dataset), name)
+        engine = build_engine(config, datamanager)
         if not config.model.resume:
             aside = set_aside(folder, [*left_by_a_run(folder), *([] if config.test.evaluate else [CHECKPOINTS])])
             print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
@@ -103,23 +113,46 @@ def run(config: CfgNode) -> ImagePTLEngine:
             bad = sorted(set(engine.bad_images))
             print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
         write_config(config, folder)
-        left = [
-            write_results(engine, config, folder, time.monotonic() - started),
-            *draw_pictures(engine, config, folder),
-        ]
+        left = leave(
+            _judged(engine, config),
+            config,
+            folder,
+            time.monotonic() - started,
+            model={"name": config.model.name, "parameters": parameters, "weights": config.model.load_weights},
+            bad_images=engine.bad_images,
+            history={} if config.test.evaluate else engine.history,
+            shown=shown,
+        )
         print("Left: " + ", ".join(map(str, left)))
     return engine
+
+
+def _judged(engine: ImagePTLEngine, config: CfgNode) -> list[Tested]:
+    targets = [judge(name, *engine.descriptors[name], result, config) for name, result in engine.results.items()]
+    for tested in targets:
+        if config.test.evaluate and tested.verification is not None:
+            print(f"{tested.name}, {tested.verification}")
+    return targets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/main.py`` and ``python -m torchreid_ptl``; returns the exit status."""
     parsed = parse(arguments)
-    try:
+
+    def work() -> None:
         config = configure(parsed)
         if parsed.dry_run:
             dry_run(config, run)
         else:
             run(config)
+
+    return answered(work)
+
+
+def answered(work: Callable[[], object]) -> int:
+    """Runs a command; what a user can cause is answered with the message alone, and exit status 1."""
+    try:
+        work()
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -145,7 +178,7 @@ class _Tee:
 
 
 @contextmanager
-def _log_to(folder: Path, kind: str) -> Iterator[None]:
+def log_to(folder: Path, kind: str) -> Iterator[None]:
     """Copies what is printed to ``<kind>.log-<time>``, as the host does."""
     folder.mkdir(parents=True, exist_ok=True)
     console = sys.stdout

@@ -1,8 +1,11 @@
-"""What a run leaves beside its checkpoints: results.json, config.yaml and pictures."""
+"""What a run leaves beside its checkpoints: results.json, config.yaml, scores of each query, pictures, report.html."""
 
+import csv
+import io
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,17 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import to_dict
-from ..engines import ImagePTLEngine
 from ..runtime.files import replace_file
 from ..version import __version__
-
-RANK_LISTS = 8  # queries in the picture of rank lists
+from ..visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
+from .page import histogram_of, roc_of, write_report
+from .tested import Tested, chosen_rows, path_of
 
 
 def left_by_a_run(folder: Path) -> list[str]:
     """Names of what an earlier run left in a folder and a new one would overwrite, checkpoints aside."""
-    return ["results.json", "config.yaml", *(path.name for path in folder.glob("*.png"))]
+    patterns = ("*.png", "queries_*.csv", "features_*.npz")
+    return ["results.json", "config.yaml", "report.html", *(path.name for p in patterns for path in folder.glob(p))]
 
 
 def write_config(config: CfgNode, folder: Path) -> None:
@@ -30,26 +34,50 @@ def write_config(config: CfgNode, folder: Path) -> None:
     replace_file(folder / "config.yaml", config.dump().encode())
 
 
-def write_results(engine: ImagePTLEngine, config: CfgNode, folder: Path, seconds: float) -> Path:
-    """Writes ``results.json``: the scores of every target, and where they come from.
+def leave(
+    targets: Sequence[Tested],
+    config: CfgNode,
+    folder: Path,
+    seconds: float,
+    *,
+    model: dict[str, Any],
+    bad_images: Sequence[str] = (),
+    history: dict[str, Any] | None = None,
+    shown: Sequence[int] = (),
+) -> list[Path]:
+    """Writes everything a test leaves.
 
     Args:
-        engine: after its test.
+        targets: what was tested.
         config: the final configuration.
         folder: ``data.save_dir``.
         seconds: wall-clock time of the run.
+        model: what is to be said of the model, or of the files that were evaluated instead.
+        bad_images: images that could not be read and were left out.
+        history: figures of the training, for curves.
+        shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
+
+    Returns:
+        The files, the results first.
     """
+    facts = provenance(config, seconds)
     content = {
-        "targets": {name: _scores(engine, name, config) for name in engine.results},
-        "model": {"name": config.model.name, "parameters": sum(p.numel() for p in engine.plain_model().parameters())},
+        "targets": {tested.name: _scores(tested, config) for tested in targets},
+        "model": model,
         "epochs": 0 if config.test.evaluate else config.train.max_epoch,
-        "bad_images": sorted(set(engine.bad_images)),
-        "provenance": provenance(config, seconds),
+        "bad_images": sorted(set(bad_images)),
+        "provenance": facts,
         "config": to_dict(config),
     }
     path = folder / "results.json"
     replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
-    return path
+    written = [path, *(_write_queries(tested, folder) for tested in targets)]
+    written += _draw_pictures(targets, config, folder, history or {}, shown)
+    said = {**{f"model: {key}": value for key, value in model.items()}, **facts}
+    title = (
+        f"{config.model.name} on {', '.join(tested.name for tested in targets)}" if model.get("name") else "Features"
+    )
+    return [*written, write_report(folder, title, targets, config, said, shown)] if targets else written
 
 
 def provenance(config: CfgNode, seconds: float) -> dict[str, Any]:
@@ -69,49 +97,51 @@ def provenance(config: CfgNode, seconds: float) -> dict[str, Any]:
     }
 
 
-def draw_pictures(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
-    """Draws the curves of the training and, with ``test.visrank``, rank lists."""
-    from ..visual import save_cmc, save_training_curves
-
-    drawn = []
-    if engine.history and not config.test.evaluate:
-        drawn.append(folder / "curves.png")
-        save_training_curves(drawn[-1], engine.history)
-    if engine.results:
-        drawn.append(folder / "cmc.png")
-        save_cmc(drawn[-1], {name: result.cmc for name, result in engine.results.items()})
-    if config.test.visrank:
-        drawn += [_draw_rank_list(engine, name, folder) for name in engine.results]
-    return drawn
+def _scores(tested: Tested, config: CfgNode) -> dict[str, Any]:
+    ranks = [rank for rank in config.test.ranks if rank <= len(tested.gallery.pids)]
+    if len(ranks) < len(config.test.ranks):
+        print(f"test.ranks beyond the {len(tested.gallery.pids)} gallery images of {tested.name} are left out")
+    found = tested.verification
+    return {
+        **tested.result.as_dict(ranks),
+        "gallery": len(tested.gallery.pids),
+        "verification": {"why_none": tested.reason} if found is None else found.as_dict(),
+    }
 
 
-def _draw_rank_list(engine: ImagePTLEngine, name: str, folder: Path) -> Path:
-    from ..visual import Match, RankRow, choose_worst, save_rank_list
-
-    result, (query, gallery) = engine.results[name], engine.descriptors[name]
-    assert result.top is not None
-    assert result.top_distances is not None
-    by_precision = choose_worst(result, len(query.pids))
-    spread = np.linspace(0, len(by_precision) - 1, min(RANK_LISTS, len(by_precision))).round().astype(int)
-    rows = []
-    for index in by_precision[spread]:
-        matches = [
-            Match(gallery.paths[g], bool(gallery.pids[g] == query.pids[index]), distance, int(gallery.camids[g]) + 1)
-            for g, distance in zip(result.top[index], result.top_distances[index], strict=True)
-            if g >= 0
-        ]
-        score = 100 * result.average_precision[index]
-        caption = f"identity {query.pids[index]}, camera {query.camids[index] + 1}, AP {score:.0f} %"
-        rows.append(RankRow(query.paths[index], caption, matches))
-    path = folder / f"ranklist_{name}.png"
-    save_rank_list(path, rows, title=f"{name}: {len(rows)} queries from the lowest average precision to the highest")
+def _write_queries(tested: Tested, folder: Path) -> Path:
+    """A line for each query; empty scores where it has no match."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["query", "path", "pid", "camid", "average_precision", "inverse_negative_penalty", "first_hit"])
+    result = tested.result
+    for index, (pid, camid) in enumerate(zip(tested.query.pids.tolist(), tested.query.camids.tolist(), strict=True)):
+        scores = [result.average_precision[index], result.inverse_negative_penalty[index], result.first_hit[index]]
+        written = ["", "", ""] if np.isnan(scores[0]) else [f"{scores[0]:.6f}", f"{scores[1]:.6f}", int(scores[2])]
+        writer.writerow([index, path_of(tested.query, index), pid, camid, *written])
+    path = folder / f"queries_{tested.name}.csv"
+    replace_file(path, text.getvalue().encode("utf-8", "backslashreplace"))
     return path
 
 
-def _scores(engine: ImagePTLEngine, name: str, config: CfgNode) -> dict[str, Any]:
-    result = engine.results[name]
-    _, gallery = engine.descriptors[name]
-    ranks = [rank for rank in config.test.ranks if rank <= len(gallery.pids)]
-    if len(ranks) < len(config.test.ranks):
-        print(f"test.ranks beyond the {len(gallery.pids)} gallery images of {name} are left out")
-    return {**result.as_dict(ranks), "gallery": len(gallery.pids)}
+def _draw_pictures(
+    targets: Sequence[Tested], config: CfgNode, folder: Path, history: dict[str, Any], shown: Sequence[int]
+) -> list[Path]:
+    drawn = []
+    if history:
+        drawn.append(folder / "curves.png")
+        save_training_curves(drawn[-1], history)
+    if targets:
+        drawn.append(folder / "cmc.png")
+        save_cmc(drawn[-1], {tested.name: tested.result.cmc for tested in targets})
+    for tested in targets:
+        found = tested.verification
+        if found is not None:
+            drawn += [folder / f"scores_{tested.name}.png", folder / f"roc_{tested.name}.png"]
+            save_score_histogram(drawn[-2], **histogram_of(found))
+            save_roc(drawn[-1], *roc_of(tested.name, found), eer=True)
+        if tested.has_images and (config.test.visrank or len(shown)):
+            drawn.append(folder / f"ranklist_{tested.name}.png")
+            how, rows = chosen_rows(tested, config, shown)
+            save_rank_list(drawn[-1], rows, title=f"{tested.name}: {how}")
+    return drawn

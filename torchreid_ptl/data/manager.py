@@ -12,7 +12,7 @@ from .reading import ReadingDataset, collate
 
 
 class ImageDataManager(torchreid.data.ImageDataManager):
-    """``torchreid.data.ImageDataManager`` with the same arguments, plus one.
+    """``torchreid.data.ImageDataManager`` with the same arguments, plus two.
 
     Folders are checked before anything is loaded and never created; images are sorted, because the host takes them
     in the order of the file system and seeded runs differ between machines; an unreadable image is named or counted;
@@ -20,6 +20,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
 
     Args:
         on_bad_image: ``'error'`` or ``'skip'``.
+        on_no_match: queries without a match: ``'skip'`` says which, ``'error'`` refuses them.
         **kwargs: the host's arguments.
 
     Raises:
@@ -27,7 +28,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         ValueError: an unknown data set, no query that can be found, or fewer images or identities than a batch needs.
     """
 
-    def __init__(self, on_bad_image: str = "error", **kwargs: Any) -> None:
+    def __init__(self, on_bad_image: str = "error", on_no_match: str = "skip", **kwargs: Any) -> None:
         sources, targets = _names(kwargs.get("sources")), _names(kwargs.get("targets"))
         check_folders(kwargs.get("root", ""), [*sources, *targets])
         if kwargs.get("k_tfm", 1) != 1:
@@ -49,7 +50,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.on_bad_image = on_bad_image
         self._rebuild_train_loader(kwargs)
         for name, sides in self.test_dataset.items():
-            check_identities(name, sides["query"], sides["gallery"])
+            check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side in sides:
                 self._rebuild_test_loader(name, side)
 

@@ -1,11 +1,11 @@
 """Looking at data sets before the host does: what is missing is named, and nothing is created."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import host
+from ..evaluation.labels import PairLabels
 from ..hints import hint
 
 DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
@@ -37,38 +37,41 @@ def check_folders(root: str, names: Iterable[str]) -> None:
             _check_folder(name, Path(root).expanduser().absolute() / folder_name)
 
 
-def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any]) -> None:
+def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
     """Makes sure queries can be found: their identity seen by another camera in the gallery.
 
     Args:
         name: of the data set.
         query: the host's tuples (path, pid, camid, ...).
         gallery: likewise.
+        on_no_match: ``'skip'`` prints the queries that cannot be found, which do not count in the scores; ``'error'``
+            refuses them.
 
     Raises:
-        ValueError: no query can be found; names identities and cameras. When only some cannot, they are printed: they
-            do not count in the scores.
+        ValueError: no query can be found, or one cannot and must; names identities and cameras.
     """
-    cameras: dict[int, set[int]] = defaultdict(set)
-    for _, pid, camid, *_ in gallery:
-        cameras[pid].add(camid)
-    lost = {(pid, camid) for _, pid, camid, *_ in query if not cameras[pid] - {camid}}
-    if not lost:
+    (_, query_pids, query_camids), (_, gallery_pids, gallery_camids) = (_columns(side) for side in (query, gallery))
+    labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, (len(query), len(gallery)))
+    lost = labels.without_match()
+    if not len(lost):
         return
-    examples = "; ".join(
-        f"identity {pid}: query by camera {camid}, gallery by {sorted(cameras[pid]) or 'none'}"
-        for pid, camid in sorted(lost)[:5]
+    found = (
+        f"{len(lost)} of {len(query)} queries of {name!r} have no image of their identity by another camera in the "
+        f"gallery: {labels.explain(lost)}."
     )
-    found = sum((pid, camid) not in lost for _, pid, camid, *_ in query)
-    if found == 0:
+    if len(lost) == len(query):
         raise ValueError(
-            f"No query of {name!r} has an image of its identity by another camera in the gallery ({examples}). An "
-            "image by the query's own camera does not count (Market-1501 protocol); check how camera numbers are read."
+            f"{found} An image by the query's own camera does not count (Market-1501 protocol); check how camera "
+            "numbers are read."
         )
-    print(
-        f"{len(query) - found} of {len(query)} queries of {name} have no match by another camera and do not count: "
-        f"{examples}"
-    )
+    if on_no_match == "error":
+        raise ValueError(f"{found} Remove them, or let eval.no_match skip leave them out.")
+    print(f"{found} They do not count.")
+
+
+def _columns(side: Sequence[Any]) -> tuple[Any, Any, Any]:
+    paths, pids, camids, *_ = zip(*side, strict=True)
+    return paths, pids, camids
 
 
 def _class_of(name: str) -> type:

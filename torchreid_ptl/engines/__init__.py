@@ -6,10 +6,11 @@ from .mgn import ImageMGNEngine
 from .modes import evaluating
 from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
 from .outputs import Outputs
-from .testing import TestOptions
+from .testing import Descriptors, TestOptions, rank
 
 __all__ = [
     "CHECKPOINTS",
+    "Descriptors",
     "ImageMGNEngine",
     "ImagePTLEngine",
     "MGNObjective",
@@ -20,4 +21,5 @@ __all__ = [
     "TestOptions",
     "TripletObjective",
     "evaluating",
+    "rank",
 ]

@@ -15,7 +15,7 @@ from ..cells import reset_states
 from ..evaluation import RankingResult
 from ..runtime.checkpoint import check_room
 from ..runtime.files import set_aside
-from ..runtime.precision import autocast
+from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
 from .finite import gradient_norm, require_finite, weights_sum
@@ -82,7 +82,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         if keep_last < 1:
             raise ValueError(f"keep_last is {keep_last}; at least the last checkpoint is kept")
         self.device = torch.device("cuda" if self.use_gpu else "cpu")
-        autocast(precision, self.device)
+        if precision not in PRECISIONS:
+            raise ValueError(f"train.precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
         built_for = getattr(unwrap(model), "loss", objective.model_loss)
         if built_for != objective.model_loss:
             raise ValueError(
@@ -275,13 +276,14 @@ class ImagePTLEngine(torchreid.engine.Engine):
                 lambda images: self.extract_features(self._place(images)),
                 self.test_loader[name][side],
                 f"  {side}",
-                options.flip,
+                self.device,
+                options,
             )
             for side in ("query", "gallery")
         ]
         self.descriptors[name] = (sides[0], sides[1])
         self.bad_images += [path for side in sides for path in side.bad_images]
-        result = self.results[name] = rank(sides[0], sides[1], options)
+        result = self.results[name] = rank(sides[0], sides[1], options, self.device)
         print(result.summary(options.ranks))
         if self.writer is not None:
             self.writer.add_scalar(f"Test/{name}/rank1", result.rank(1), self.epoch)

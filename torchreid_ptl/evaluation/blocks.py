@@ -8,12 +8,12 @@ import torch
 
 # More rows make the matrix product no faster, fewer than the second make it slow.
 _MOST_ROWS, _FEW_ROWS = 1024, 32
-# What a worker sorts at a time stays in its cache.
-_CHUNK_BYTES = 2 * 2**20
+# What a thread sorts at a time: enough to be worth the call.
+_SORT_BYTES = 4 * 2**20
 # A sort on a GPU: the copy, sorted values, their indices and its own memory.
 _GPU_SORT_BYTES = 32
-# A distance, its sorted copy and the precision at its rank.
-_LEAST_BYTES = 16
+# Beside a distance and its sorted copy: the precision at its rank.
+_LEAST_BYTES = {"cpu": 16, "cuda": 44}
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Plan:
         shape: number of queries and gallery images.
         rows: queries in a block.
         columns: gallery images in a block.
-        chunk: queries that a worker takes at a time.
-        workers: threads; 1 on a GPU.
+        chunk: queries whose distances are sorted at a time.
+        workers: threads that sort.
     """
 
     shape: tuple[int, int]
@@ -43,7 +43,7 @@ class Plan:
         return list(_parts(slice(0, self.shape[1]), self.columns))
 
     def chunks(self, rows: slice) -> Iterator[slice]:
-        """A block of queries in parts for the workers."""
+        """A block of queries in parts to be sorted."""
         return _parts(rows, self.chunk)
 
     def buffer(self, device: torch.device) -> torch.Tensor:
@@ -52,7 +52,7 @@ class Plan:
 
 
 def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) -> Plan:
-    """Chooses sizes so that blocks and what the workers need stay within a budget.
+    """Chooses sizes so that blocks and what is sorted of them stay within a budget.
 
     Args:
         shape: number of queries and gallery images.
@@ -64,26 +64,23 @@ def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) ->
     """
     queries, gallery = shape
     budget = int(memory_mb * 2**20)
-    if budget < gallery * _LEAST_BYTES:
+    least = gallery * _LEAST_BYTES.get(device.type, 44)
+    if budget < least:
         raise ValueError(
             f"memory_mb={memory_mb} does not hold one query row against {gallery} gallery images; "
-            f"the least that works is {math.ceil(gallery * _LEAST_BYTES / 2**20)}"
+            f"the least that works is {math.ceil(least / 2**20)}"
         )
-    on_gpu = device.type == "cuda"
-    worker = 8 * gallery + (0 if on_gpu else max(_CHUNK_BYTES, 4 * gallery))
-    workers = 1 if on_gpu else max(1, min(torch.get_num_threads(), budget // 2 // worker))
-    room = max(4 * gallery, budget - workers * worker)
-    if on_gpu:
-        room //= 2
+    per_pair = _GPU_SORT_BYTES if device.type == "cuda" else 4
+    workers = max(1, min(torch.get_num_threads(), queries))
+    sorting = max(per_pair * gallery, min(budget // 4, workers * _SORT_BYTES))
+    room = max(4 * gallery, budget - 8 * gallery - sorting)
     rows = max(1, min(queries, _MOST_ROWS, room // (4 * gallery)))
     columns = gallery
     if rows < min(queries, _FEW_ROWS):  # a second product over parts of the gallery costs less than thin blocks
         rows = min(queries, _MOST_ROWS, room // 4)
         columns = min(gallery, max(1, room // (4 * rows)))
     rows = math.ceil(queries / math.ceil(queries / rows))
-    per_row = columns * _GPU_SORT_BYTES if on_gpu else 4 * columns
-    chunk = max(1, min(rows, (room if on_gpu else _CHUNK_BYTES) // per_row))
-    return Plan(shape, rows, columns, chunk, workers)
+    return Plan(shape, rows, columns, max(1, min(rows, sorting // (per_pair * columns))), workers)
 
 
 def _parts(whole: slice, size: int) -> Iterator[slice]:

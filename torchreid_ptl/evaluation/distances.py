@@ -96,19 +96,23 @@ class FeatureDistances(Distances):
     """Distances between descriptors: squared Euclidean ones, or 1 - cosine, as torchreid computes them [code].
 
     Args:
-        query: descriptors (Q, D) of any real dtype; computed in float32, whatever comes in, on the gallery's device.
+        query: descriptors (Q, D) of any real dtype; computed in float32, whatever comes in.
         gallery: descriptors (G, D); may be anything with a shape and slices.
         metric: ``'euclidean'`` or ``'cosine'``.
+        device: where to compute; the gallery's by default.
 
     Raises:
         ValueError: an unknown metric, an empty side, different dimensions, or rows that are not finite (names them).
     """
 
-    def __init__(self, query: Features, gallery: Features, metric: str = "euclidean") -> None:
+    def __init__(
+        self, query: Features, gallery: Features, metric: str = "euclidean", device: torch.device | str | None = None
+    ) -> None:
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}; allowed: {', '.join(METRICS)}")
         self.metric = metric
-        self.device = gallery.device if isinstance(gallery, Tensor) else torch.device("cpu")
+        own = gallery.device if isinstance(gallery, Tensor) else "cpu"
+        self.device = torch.device(own if device is None else device)
         sides = {"query": query, "gallery": gallery}
         self._query, self._gallery = (_Side(name, side, self.device) for name, side in sides.items())
         dims = self._query.dim, self._gallery.dim

@@ -86,13 +86,16 @@ class PairLabels:
 
     def without_match(self) -> Integers:
         """Indices of the queries whose identity no other camera of the gallery sees."""
-        seen = np.unique(np.stack([self.gallery_pids, self.gallery_camids], axis=1), axis=0)
-        pids, cameras = np.unique(seen[:, 0], return_counts=True)
-        known = dict(zip(pids.tolist(), cameras.tolist(), strict=True))
-        own = set(map(tuple, seen.tolist()))
-        pairs = zip(self.query_pids.tolist(), self.query_camids.tolist(), strict=True)
-        lost = [i for i, pair in enumerate(pairs) if known.get(pair[0], 0) == (pair in own)]
-        return np.array(lost, dtype=np.int64)
+        _, cameras = np.unique(np.concatenate([self.gallery_camids, self.query_camids]), return_inverse=True)
+        by_gallery, by_query = np.split(cameras, [len(self.gallery_camids)])
+        # Cameras of an identity are all the query's own if the least and the largest of them are.
+        ordered = by_gallery[self._by_pid]
+        starts = np.minimum(self._first, len(ordered) - 1)
+        ends = np.minimum(self._first + self._counts, len(ordered))
+        bounds = np.unique(np.concatenate([starts, ends[ends < len(ordered)]]))
+        place = np.searchsorted(bounds, starts)
+        least, most = (ufunc.reduceat(ordered, bounds)[place] for ufunc in (np.minimum, np.maximum))
+        return np.flatnonzero((self._counts == 0) | ((least == by_query) & (most == by_query)))
 
     def explain(self, queries: Integers) -> str:
         """Why some of the queries have no match: identities and the cameras that see them, five at most."""

@@ -1,7 +1,8 @@
 """Ranked lists of a few queries, of which only the ranks of the matches are worked out."""
 
 import math
-from typing import Any, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -49,16 +50,15 @@ class RankedLists:
         places = self._match_rows[inside], self._match_columns[inside] - columns.start
         self._values[inside] = _take(block, *places)
 
-    def count(self, block: Tensor, columns: slice) -> None:
+    def count(self, block: Tensor, columns: slice, sorter: "Sorter") -> None:
         """Adds the images of a part that stand before each match."""
         inside = _inside(self._junk_columns, columns)
         junk = self._junk_rows[inside], self._junk_columns[inside] - columns.start
-        ordered = _sorted_without(block, junk)
-        first, last = self._search(ordered)
+        first, last = self._search(sorter(block, junk))
         self._before += first
         self._count_equal(block, columns, junk, first, last)
         if self._top is not None:
-            self._top.add(block, columns, junk, ordered)
+            self._top.add(block, columns, junk)
 
     def ranks(self) -> tuple[Integers, Integers]:
         """Row and rank of every match, ordered by both; ranks count from 1."""
@@ -69,16 +69,17 @@ class RankedLists:
         """Gallery indices (B, count_top) and distances of the nearest images; -1 and NaN where there are no more."""
         return None if self._top is None else self._top.filled()
 
-    def _search(self, ordered: Any) -> tuple[Integers, Integers]:
+    def _search(self, ordered: Tensor) -> tuple[Integers, Integers]:
         """How many sorted distances are below each match's, and how many are not above it."""
-        if isinstance(ordered, Tensor):
+        if ordered.device.type != "cpu":
             return self._search_on_device(ordered)
         first, last = np.empty_like(self._before), np.empty_like(self._before)
         ends = self._ends.tolist()
+        # row by row: torch's search leaves threads behind that spin while the next rows are sorted
         for row, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            values = self._values[start:stop]
-            first[start:stop] = ordered[row].searchsorted(values, "left")
-            last[start:stop] = ordered[row].searchsorted(values, "right")
+            values, found = self._values[start:stop], ordered.numpy()[row]
+            first[start:stop] = found.searchsorted(values, "left")
+            last[start:stop] = found.searchsorted(values, "right")
         return first, last
 
     def _search_on_device(self, ordered: Tensor) -> tuple[Integers, Integers]:
@@ -119,9 +120,8 @@ class _Nearest:
         self._rows, self._columns = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         self._values = np.empty(0, dtype=np.float32)
 
-    def add(self, block: Tensor, columns: slice, junk: tuple[Integers, Integers], ordered: Any) -> None:
-        bound = ordered[:, min(self._count, ordered.shape[1]) - 1]
-        rows, places, values = _not_above(block, bound)
+    def add(self, block: Tensor, columns: slice, junk: tuple[Integers, Integers]) -> None:
+        rows, places, values = _nearest(block, junk, min(self._count, block.shape[1]))
         kept = ~np.isin(rows * block.shape[1] + places, junk[0] * block.shape[1] + junk[1])
         rows = np.concatenate([self._rows, rows[kept]])
         found = np.concatenate([self._columns, places[kept] + columns.start])
@@ -141,6 +141,46 @@ class _Nearest:
         return indices, distances
 
 
+class Sorter:
+    """Sorts the rows of blocks, junk at the end, with all threads and into the same memory each time.
+
+    On the CPU it is numpy's sort of values, many times faster than torch's; each thread has one call for its share of
+    the rows, because threads of Python that call often wait for each other.
+
+    Args:
+        values: the largest number of values in a block.
+        workers: threads.
+    """
+
+    def __init__(self, values: int, workers: int) -> None:
+        self._memory = torch.empty(values)
+        self._count = workers
+        self._workers = ThreadPoolExecutor(workers)
+
+    def __enter__(self) -> "Sorter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._workers.shutdown()
+
+    def __call__(self, block: Tensor, junk: tuple[Integers, Integers]) -> Tensor:
+        """Sorted distances (B, C), those of junk infinite."""
+        if block.device.type != "cpu":
+            return _without(block, junk).sort(dim=1).values
+        distances, ordered = block.numpy(), self._memory[: block.numel()].view(block.shape)
+
+        def work(rows: slice) -> None:
+            part = ordered.numpy()[rows]
+            part[:] = distances[rows]
+            own = (junk[0] >= rows.start) & (junk[0] < rows.stop)
+            part[junk[0][own] - rows.start, junk[1][own]] = math.inf
+            part.sort(axis=1)
+
+        bounds = np.linspace(0, len(distances), self._count + 1).astype(int).tolist()
+        list(self._workers.map(work, map(slice, bounds[:-1], bounds[1:])))
+        return ordered
+
+
 def _inside(indices: Integers, columns: slice) -> npt.NDArray[np.bool_]:
     return (indices >= columns.start) & (indices < columns.stop)
 
@@ -151,23 +191,20 @@ def _take(block: Tensor, rows: Integers, columns: Integers) -> Distances32:
     return block[torch.from_numpy(rows).to(block.device), torch.from_numpy(columns).to(block.device)].cpu().numpy()
 
 
-def _sorted_without(block: Tensor, junk: tuple[Integers, Integers]) -> Any:
-    """Every row sorted, junk at the end: a numpy array on the CPU, whose sort is many times faster there."""
-    if block.device.type == "cpu":
-        # numpy's own sort: torch would start threads of its own within each worker
-        ordered = block.numpy().copy()
-        ordered[junk] = math.inf
-        ordered.sort(axis=1)
-        return ordered
+def _without(block: Tensor, junk: tuple[Integers, Integers]) -> Tensor:
+    """A copy in which junk is infinitely far."""
     places = tuple(torch.from_numpy(index).to(block.device) for index in junk)
-    return block.clone().index_put_(places, torch.full((), math.inf, device=block.device)).sort(dim=1).values
+    return block.clone().index_put_(places, torch.full((), math.inf, device=block.device))
 
 
-def _not_above(block: Tensor, bound: Any) -> tuple[Integers, Integers, Distances32]:
-    """Rows, columns and values of the entries that are not above their row's bound."""
-    if isinstance(bound, Tensor):
-        places = torch.nonzero(block <= bound[:, None], as_tuple=True)
-        return places[0].cpu().numpy(), places[1].cpu().numpy(), block[places].cpu().numpy()
-    distances = block.numpy()
-    rows, columns = np.nonzero(distances <= bound[:, None])
-    return rows, columns, distances[rows, columns]
+def _nearest(block: Tensor, junk: tuple[Integers, Integers], count: int) -> tuple[Integers, Integers, Distances32]:
+    """Rows, columns and values of all entries that are not above the `count`-th of their row without junk."""
+    if block.device.type == "cpu":
+        distances = block.numpy()
+        free = distances.copy()
+        free[junk] = math.inf
+        rows, columns = np.nonzero(distances <= np.partition(free, count - 1, axis=1)[:, count - 1, None])
+        return rows, columns, distances[rows, columns]
+    bound = _without(block, junk).topk(count, dim=1, largest=False).values[:, -1:]
+    places = torch.nonzero(block <= bound, as_tuple=True)
+    return places[0].cpu().numpy(), places[1].cpu().numpy(), block[places].cpu().numpy()

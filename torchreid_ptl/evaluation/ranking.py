@@ -1,8 +1,6 @@
 """Ranking of a gallery for every query: mAP, CMC and mINP in bounded memory, near the time of the matrix product."""
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from .blocks import Plan, make_plan
 from .distances import Distances, FeatureDistances, Features, MatrixDistances
 from .labels import Integers, Labels, PairLabels
-from .lists import Floats, RankedLists
+from .lists import Floats, RankedLists, Sorter
 from .result import RankingResult, Scores
 from .single_shot import SingleShots
 
@@ -40,6 +38,7 @@ def evaluate_ranking(
     distances: Distances | torch.Tensor | npt.NDArray[Any] | None = None,
     repeats: int = 10,
     seed: int = 0,
+    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the lists.
@@ -57,8 +56,7 @@ def evaluate_ranking(
     image of each gallery identity is drawn, `repeats` times for each query; mAP and mINP stay as they are.
 
     Args:
-        query: descriptors, shape (Q, D), any real dtype; computed in float32 on the device of the gallery. None with
-            `distances`.
+        query: descriptors, shape (Q, D), any real dtype; computed in float32. None with `distances`.
         gallery: descriptors, shape (G, D); also a memory map or anything else with a shape and slices.
         query_pids: identities, shape (Q,).
         gallery_pids: identities, shape (G,).
@@ -74,6 +72,7 @@ def evaluate_ranking(
         distances: shape (Q, G), to rank by instead of the descriptors', for example what `rerank` returns.
         repeats: draws for each query with 'cuhk03'.
         seed: of these draws.
+        device: where to compute; that of the gallery, or of the distances, by default.
         progress: called with the number of queries ranked so far and in all, after each block.
 
     Raises:
@@ -89,7 +88,7 @@ def evaluate_ranking(
     _check_settings(max_rank=(max_rank, 1), return_top=(return_top, 0), repeats=(repeats, 1))
     _check_choice("protocol", protocol, PROTOCOLS)
     _check_choice("on_no_match", on_no_match, ON_NO_MATCH)
-    matrix = as_distances(query, gallery, metric, distances)
+    matrix = as_distances(query, gallery, metric, distances, device)
     labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, matrix.shape)
     skipped = _lost(labels, on_no_match)
     shots = (repeats, seed) if protocol == "cuhk03" else None
@@ -105,6 +104,7 @@ def as_distances(
     gallery: Features | None,
     metric: str,
     distances: Distances | torch.Tensor | npt.NDArray[Any] | None,
+    device: torch.device | str | None = None,
 ) -> Distances:
     """The distances to rank by: given ones, or those of descriptors.
 
@@ -114,10 +114,10 @@ def as_distances(
     if distances is None:
         if query is None or gallery is None:
             raise ValueError("give query and gallery descriptors, or distances; got neither")
-        return FeatureDistances(query, gallery, metric)
+        return FeatureDistances(query, gallery, metric, device)
     given = distances
     if not isinstance(given, Distances):
-        given = MatrixDistances(given, gallery.device if isinstance(gallery, torch.Tensor) else None)
+        given = MatrixDistances(given, None if device is None else torch.device(device))
     for side, features, found in zip(("queries", "gallery images"), (query, gallery), given.shape, strict=True):
         if features is not None and len(np.shape(features)) and np.shape(features)[0] != found:
             expected = f"{np.shape(features)[0]} {side}"
@@ -132,7 +132,7 @@ def as_distances(
 
 @dataclass
 class _Work:
-    """One evaluation: blocks of the matrix are made one after another, workers score the queries in them."""
+    """One evaluation: blocks of the matrix are made one after another, and a few queries of them scored at a time."""
 
     distances: Distances
     labels: PairLabels
@@ -151,52 +151,47 @@ class _Work:
         if self.return_top:
             self.top = np.full((queries, self.return_top), -1, dtype=np.int64)
             self.near = np.full((queries, self.return_top), np.nan)
-        self._own = threading.local()
+        self._zeros = np.zeros(gallery)
 
     def run(self, progress: Progress | None) -> None:
         """Scores every query."""
-        buffer = self.plan.buffer(self.distances.device)
-        tiles = self.plan.tiles()
-        with torch.no_grad(), ThreadPoolExecutor(self.plan.workers) as workers:
-            for rows in self.plan.row_blocks():
+        plan, tiles = self.plan, self.plan.tiles()
+        buffer = plan.buffer(self.distances.device)
+        on_gpu = self.distances.device.type == "cuda"
+        with torch.no_grad(), Sorter(0 if on_gpu else plan.chunk * plan.columns, plan.workers) as sorter:
+            for rows in plan.row_blocks():
                 if len(tiles) == 1:
-                    self._whole_rows(rows, tiles[0], buffer, workers)
+                    self._whole_rows(rows, tiles[0], buffer, sorter)
                 else:
-                    self._in_tiles(rows, tiles, buffer, workers)
+                    self._in_tiles(rows, tiles, buffer, sorter)
                 if progress is not None:
                     progress(rows.stop, len(self.distances))
 
-    def _whole_rows(self, rows: slice, tile: slice, buffer: torch.Tensor, workers: ThreadPoolExecutor) -> None:
+    def _whole_rows(self, rows: slice, tile: slice, buffer: torch.Tensor, sorter: Sorter) -> None:
         """Reads and counts from one block."""
         block = self.distances.block(rows, tile, buffer)
-
-        def work(chunk: slice) -> None:
+        for chunk in self.plan.chunks(rows):
             lists = self._lists(chunk)
             part = block[chunk.start - rows.start : chunk.stop - rows.start]
             for item in lists:
                 item.read(part, tile)
-            lists[0].count(part, tile)
+            lists[0].count(part, tile, sorter)
             self._finish(*lists)
 
-        list(workers.map(work, self.plan.chunks(rows)))
-
-    def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, workers: ThreadPoolExecutor) -> None:
+    def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, sorter: Sorter) -> None:
         """Makes each tile twice: once for the matches' distances, once to count."""
         chunks = [self._lists(chunk) for chunk in self.plan.chunks(rows)]
         for counting in (False, True):
             for tile in tiles:
                 block = self.distances.block(rows, tile, buffer)
-
-                def work(lists: tuple[Any, ...], block: torch.Tensor = block, tile: slice = tile) -> None:
+                for lists in chunks:
                     own = lists[0].rows
                     part = block[own.start - rows.start : own.stop - rows.start]
-                    if counting:  # noqa: B023 - done before the next turn of the loop
-                        lists[0].count(part, tile)
+                    if counting:
+                        lists[0].count(part, tile, sorter)
                     else:
                         for item in lists:
                             item.read(part, tile)
-
-                list(workers.map(work, chunks))
         for lists in chunks:
             self._finish(*lists)
 
@@ -205,9 +200,7 @@ class _Work:
         return (lists, SingleShots(self.labels, rows, *self.shot_settings)) if self.shot_settings else (lists,)
 
     def _finish(self, lists: RankedLists, shots: SingleShots | None = None) -> None:
-        if not hasattr(self._own, "zeros"):
-            self._own.zeros = np.zeros(self.distances.shape[1])
-        self.scores.add(lists.rows, *lists.ranks(), lists.junk_counts, self._own.zeros)
+        self.scores.add(lists.rows, *lists.ranks(), lists.junk_counts, self._zeros)
         if shots is not None and self.shots is not None:
             self.shots[lists.rows] = shots.ranks()
         top = lists.top()

@@ -1,24 +1,25 @@
-"""Numeric precision of a training step."""
+"""Numeric precision of a network's forward pass."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+_TYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = ("float32", "bfloat16")
+"""What training may use; an evaluation may use float16 too."""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The context in which a forward pass runs.
 
     Args:
-        precision: ``'float32'`` or ``'bfloat16'``; parameters and optimiser stay in float32 either way.
+        precision: ``'float32'``, ``'bfloat16'`` or ``'float16'``; parameters and optimiser stay in float32.
         device: the device of the batch.
 
     Raises:
         ValueError: another precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"train.precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    if precision not in _TYPES:
+        raise ValueError(f"unknown precision {precision!r}; allowed: {', '.join(_TYPES)}")
+    dtype = _TYPES[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from .curves import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 Colour: TypeAlias = tuple[int, int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -19,6 +20,21 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 QUERY_COLOUR: Colour = (31, 90, 200)
 RIGHT_COLOUR: Colour = (24, 140, 60)
 WRONG_COLOUR: Colour = (205, 40, 40)
+RIGHT_SIGN, WRONG_SIGN = "\u2713", "\u2717"
+LEGEND = (
+    (QUERY_COLOUR, "query"),
+    (RIGHT_COLOUR, f"{RIGHT_SIGN} same person"),
+    (WRONG_COLOUR, f"{WRONG_SIGN} other person"),
+)
+JUNK_NOTE = "same person, same camera: left out"
+CHOICES = {
+    "worst": "lowest average precision first",
+    "spread": "from the lowest average precision to the highest",
+    "random": "drawn at random",
+    "given": "as asked for",
+}
+_NAMED_IN_ERRORS = 5
+
 _PAPER: Colour = (255, 255, 255)
 _MAT: Colour = (238, 238, 238)
 _MISSING: Colour = (170, 170, 170)
@@ -29,7 +45,7 @@ _DPI = 128
 _TILE_WIDTH, _TILE_HEIGHT = 128, 256
 _FRAME, _GAP, _QUERY_GAP, _MARGIN = 5, 12, 30, 24
 _HEADER, _TITLE, _CAPTION, _LABEL, _ROW_GAP = 30, 36, 28, 26, 14
-_LEAST_WIDTH = 560
+_LEAST_WIDTH = 800
 # The drawing library refuses larger pictures.
 _LARGEST_SIDE = 2**16 - 1
 
@@ -109,6 +125,65 @@ def choose_worst(result: Scored, count: int) -> npt.NDArray[np.int64]:
     return scored[np.argsort(scores[scored], kind="stable")[:count]]
 
 
+def choose_queries(
+    result: Scored, how: str, count: int, *, seed: int = 0, given: Sequence[int] | npt.NDArray[np.int64] = ()
+) -> npt.NDArray[np.int64]:
+    """Indices of the queries to look at; none without a match is among them.
+
+    Args:
+        result: the scores.
+        how: 'worst' (lowest average precision first), 'spread' (evenly from the lowest average precision to the
+            highest), 'random' (each once at most) or 'given' (those of `given`, in their order); CHOICES says it in
+            words.
+        count: how many at most; 'given' takes all of `given`.
+        seed: of 'random'.
+        given: indices for 'given'; empty for all others.
+
+    Raises:
+        ValueError: unknown `how`, negative count, `given` without 'given' or the other way round, or one of `given`
+            that is out of range or has no match.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> result = SimpleNamespace(average_precision=np.array([0.5, 0.1, np.nan, 0.9]))
+        >>> choose_queries(result, "worst", 2).tolist(), choose_queries(result, "given", 0, given=[3, 0]).tolist()
+        ([1, 0], [3, 0])
+    """
+    if how not in CHOICES:
+        raise ValueError(f"unknown way to choose queries {how!r}; allowed: {', '.join(CHOICES)}")
+    if (how == "given") != bool(len(given)):
+        raise ValueError(f"indices of queries belong to how='given' and only to it; got {len(given)} with {how!r}")
+    by_precision = choose_worst(result, len(result.average_precision))
+    if count < 0 or how == "worst":
+        return choose_worst(result, count)
+    count = min(count, len(by_precision))
+    if how == "spread":
+        return by_precision[np.linspace(0, len(by_precision) - 1, count).round().astype(np.int64)]
+    if how == "random":
+        return np.random.default_rng(seed).choice(np.sort(by_precision), count, replace=False)
+    return _check_given(result, np.asarray(given))
+
+
+def _check_given(result: Scored, given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    scores = np.asarray(result.average_precision)
+    if given.dtype.kind not in "iu" or given.ndim != 1:
+        raise ValueError(f"indices of queries must be a row of integers, got {given.dtype} of shape {given.shape}")
+    beyond = given[(given < 0) | (given >= len(scores))]
+    if len(beyond):
+        raise ValueError(f"there are {len(scores)} queries, 0 to {len(scores) - 1}; got {_enumerate(beyond)}")
+    unmatched = given[np.isnan(scores[given])]
+    if len(unmatched):
+        raise ValueError(
+            f"query {_enumerate(unmatched)} has no match in another camera and therefore no score; leave it out"
+        )
+    return given.astype(np.int64)
+
+
+def _enumerate(indices: npt.NDArray[np.int64]) -> str:
+    named = ", ".join(map(str, indices[:_NAMED_IN_ERRORS].tolist()))
+    return named + (", ..." if len(indices) > _NAMED_IN_ERRORS else "")
+
+
 def save_rank_list(path: str | Path, rows: Sequence[RankRow], title: str = "") -> None:
     """Draws queries and their matches, a row each: the query framed blue, right matches green, wrong ones red.
 
@@ -146,11 +221,11 @@ def _draw_header(canvas: Pixels, write: _Writer, layout: _Layout, title: str) ->
     if title:
         write(_MARGIN, _MARGIN + _TITLE / 2 - 6, title, size=22, weight="bold")
     x, y = _MARGIN, layout.top - _HEADER + 5
-    legend = ((QUERY_COLOUR, "query"), (RIGHT_COLOUR, "\u2713 same person"), (WRONG_COLOUR, "\u2717 other person"))
-    for colour, text in legend:
+    for colour, text in LEGEND:
         canvas[y - 7 : y + 7, x : x + 14] = colour
-        write(x + 22, y, text, size=15, color=_css(colour))
+        write(x + 22, y, text, size=15, color=css(colour))
         x += 60 + 9 * len(text)
+    write(x, y, JUNK_NOTE, size=15, color=_FAINT)
 
 
 def _draw_row(canvas: Pixels, write: _Writer, layout: _Layout, index: int, row: RankRow) -> None:
@@ -161,13 +236,13 @@ def _draw_row(canvas: Pixels, write: _Writer, layout: _Layout, index: int, row: 
         corner = layout.corner(index, rank)
         colour = RIGHT_COLOUR if match.correct else WRONG_COLOUR
         _draw_tile(canvas, write, corner, match.path, colour)
-        _label_match(write, corner, match, _css(colour))
+        _label_match(write, corner, match, css(colour))
 
 
 def _label_match(write: _Writer, corner: tuple[int, int], match: Match, colour: str) -> None:
     x, y = corner[0] + _FRAME, corner[1] + _TILE_HEIGHT + 2 * _FRAME + _LABEL / 2
-    write(x, y, "\u2713" if match.correct else "\u2717", size=15, color=colour, weight="bold")
-    write(x + 18, y, _short(match.distance))
+    write(x, y, RIGHT_SIGN if match.correct else WRONG_SIGN, size=15, color=colour, weight="bold")
+    write(x + 18, y, short(match.distance))
     write(x + _TILE_WIDTH, y, f"cam {match.camera}", ha="right", color=_FAINT)
 
 
@@ -186,20 +261,30 @@ def _read_tile(path: str | Path) -> Pixels | None:
     """The image in the middle of a mat, its proportions kept; None if it cannot be read."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    image = read_image(path)
+    if image is None:
         return None
     fitted = ImageOps.pad(image, (_TILE_WIDTH, _TILE_HEIGHT), Image.Resampling.LANCZOS, color=_MAT)
     return np.asarray(fitted)
 
 
-def _css(colour: Colour) -> str:
+def read_image(source: str | Path | IO[bytes]) -> "Image.Image | None":
+    """The colours of an image, or None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(source) as file:
+            return file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def css(colour: Colour) -> str:
+    """A colour as style sheets and drawings write it."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _short(distance: float) -> str:
+def short(distance: float) -> str:
     """A distance in at most six signs."""
     if abs(distance) >= 1e5:
         return f"{distance:.1e}".replace("e+0", "e").replace("e+", "e")

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+
+from torchreid_ptl.data.features import FeatureFile, FeatureFileError, FeatureFiles, save_features
+from torchreid_ptl.evaluation import evaluate_ranking
+
+LABELS = {"pids": np.arange(6), "camids": np.zeros(6, int)}
+
+
+def features(dtype=np.float32):
+    return np.random.default_rng(0).standard_normal((6, 4)).astype(dtype)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_what_is_written_is_read(tmp_path, suffix, dtype):
+    path = tmp_path / f"query{suffix}"
+    save_features(path, features(dtype), LABELS["pids"], list(LABELS["camids"]), [f"{i}.jpg" for i in range(6)])
+    file = FeatureFile(path)
+    assert file.shape == (6, 4)
+    assert file.pids.tolist() == list(range(6))
+    assert file.camids.tolist() == [0] * 6
+    assert file.paths[5] == "5.jpg"
+    np.testing.assert_array_equal(np.asarray(file.read()), features(dtype))
+
+
+def test_a_dictionary_of_tensors_and_lists_by_somebody_else(tmp_path):
+    torch.save({"features": torch.ones(3, 2), "pids": [1, 2, 3], "camids": torch.zeros(3).int()}, tmp_path / "x.pt")
+    file = FeatureFile(tmp_path / "x.pt")
+    assert file.pids.tolist() == [1, 2, 3]
+    assert file.paths == []
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_a_gallery_in_pieces_ranks_like_a_whole_one(tmp_path, suffix):
+    rng = np.random.default_rng(1)
+    query, gallery = rng.standard_normal((9, 8)), rng.standard_normal((70, 8))
+    pids, camids = rng.integers(0, 5, 70), rng.integers(0, 3, 70)
+    bounds = [0, 1, 30, 70]
+    for index, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        save_features(tmp_path / f"{index}{suffix}", gallery[start:stop], pids[start:stop], camids[start:stop])
+    pieces = FeatureFiles([tmp_path / f"{index}{suffix}" for index in range(3)])
+    assert pieces.shape == (70, 8)
+    torch.testing.assert_close(pieces[0:70], torch.tensor(gallery).float())
+    torch.testing.assert_close(pieces[29:31], torch.tensor(gallery[29:31]).float())
+    sides = rng.integers(0, 5, 9), np.full(9, 9)
+    whole = evaluate_ranking(query, gallery, sides[0], pids, sides[1], camids)
+    parts = evaluate_ranking(query, pieces, sides[0], pieces.pids, sides[1], pieces.camids)
+    assert parts.mAP == whole.mAP
+    np.testing.assert_array_equal(parts.first_hit, whole.first_hit)
+
+
+def written(path, **content):
+    (np.savez if path.suffix == ".npz" else lambda p, **c: torch.save(c, p))(path, **content)
+    return path
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", {"feature": features(), **LABELS}, "no 'features': did you mean 'feature'"),
+        ("a.npz", {"features": features(), "pids": LABELS["pids"]}, "no 'camids'"),
+        ("a.pt", {"features": torch.ones(6, 4), "pids": torch.arange(6)}, "no 'camids'"),
+        ("a.npz", {"features": features()[0], **LABELS}, r"features must be \(images, dimensions\), got \(4,\)"),
+        ("a.npz", {"features": features()[:5], **LABELS}, "pids must be 5 whole numbers"),
+        ("a.npz", {"features": features(), **LABELS, "pids": np.ones(6)}, "pids must be 6 whole numbers.*float64"),
+        ("a.npz", {"features": np.array([["a"] * 4] * 6), **LABELS}, "features must be real numbers"),
+        ("a.npz", {"features": features(), **LABELS, "paths": ["x"]}, "1 paths for 6 features"),
+        ("a.pt", {"features": [1, 2], **{k: v.tolist() for k, v in LABELS.items()}}, "an array or a tensor, got list"),
+        ("a.pt", {"features": Evil()}, "no file of torch, or holds more"),
+    ],
+)
+def test_a_file_that_does_not_hold_what_it_should(tmp_path, capsys, name, content, message):
+    with pytest.raises(FeatureFileError, match=message):
+        FeatureFile(written(tmp_path / name, **content))
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["torn.npz", "torn.pt", "array.npz", "list.pt"])
+def test_a_file_that_cannot_be_read(tmp_path, name):
+    path = tmp_path / name
+    if name == "array.npz":
+        with open(path, "wb") as file:
+            np.save(file, features())
+    elif name == "list.pt":
+        torch.save([1], path)
+    else:
+        save_features(path, features(), LABELS["pids"], LABELS["camids"])
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FeatureFileError, match=name):
+        FeatureFile(path)
+
+
+def test_other_bad_input(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file of features .*none\.npz"):
+        FeatureFile(tmp_path / "none.npz")
+    (tmp_path / "x.csv").write_text("1,2")
+    with pytest.raises(FeatureFileError, match=r"one of the kinds \.npz, \.pt"):
+        FeatureFile(tmp_path / "x.csv")
+    with pytest.raises(FeatureFileError, match="must end in"):
+        save_features(tmp_path / "x.csv", features(), LABELS["pids"], LABELS["camids"])
+    with pytest.raises(FeatureFileError, match="of one length, got"):
+        save_features(tmp_path / "x.npz", features(), [1], LABELS["camids"])
+    with pytest.raises(FeatureFileError, match="No file"):
+        FeatureFiles([])
+    save_features(tmp_path / "4.npz", features(), LABELS["pids"], LABELS["camids"])
+    save_features(tmp_path / "2.npz", features()[:, :2], LABELS["pids"], LABELS["camids"], ["a"] * 6)
+    with pytest.raises(FeatureFileError, match=r"one dimension: .*4.npz has 4, .*2.npz has 2"):
+        FeatureFiles([tmp_path / "4.npz", tmp_path / "2.npz"])
+    save_features(tmp_path / "unnamed.npz", features()[:, :2], LABELS["pids"], LABELS["camids"])
+    with pytest.raises(FeatureFileError, match="Some files name their images"):
+        FeatureFiles([tmp_path / "unnamed.npz", tmp_path / "2.npz"])

@@ -1,0 +1,176 @@
+"""The command that evaluates: a trained model on data sets, or descriptors that somebody wrote into files."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from yacs.config import CfgNode
+
+from ..config import ConfigError, load_config, validate
+from ..data.features import FeatureFiles, save_features
+from ..engines import Descriptors, ImagePTLEngine, TestOptions, rank
+from ..hints import hint
+from ..host import models
+from ..runtime.files import set_aside
+from .build import run_options
+from .main import answered, configure, log_to, release_keys, run
+from .report import leave, left_by_a_run, write_config
+from .tested import check_shown, judge
+
+FILES = "features"
+"""The target's name when descriptors come from files."""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads what to evaluate, and KEY VALUE pairs."""
+    parser = argparse.ArgumentParser(
+        prog="torchreid_ptl evaluate",
+        description="Evaluates a model of torchreid or of this plugin (--model, --weights, --root, -t), or files of "
+        "features (--query, --gallery). Leaves results.json, scores of each query as CSV, pictures and report.html. "
+        "Keys of docs/config.md can follow as KEY VALUE, for example: test.dist_metric cosine test.rerank True",
+    )
+    model = parser.add_argument_group("a model")
+    model.add_argument("--model", metavar="NAME", help="name of the model, for example osnet_x0_25")
+    model.add_argument("--weights", metavar="FILE", help="its weights; or 'imagenet' for those torchreid offers")
+    model.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
+    model.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
+    model.add_argument("--config-file", default="", metavar="FILE", help="configuration the model was trained with")
+    model.add_argument("--save-features", action="store_true", help="write the descriptors too, as .npz files")
+    files = parser.add_argument_group("files of features (.npz or .pt with features, pids, camids and maybe paths)")
+    files.add_argument("--query", nargs="+", metavar="FILE", help="descriptors of the queries")
+    files.add_argument("--gallery", nargs="+", metavar="FILE", help="of the gallery; in pieces if it is large")
+    parser.add_argument("--save-dir", metavar="DIR", help="folder for what is left; log/evaluation by default")
+    parser.add_argument(
+        "--show", nargs="+", metavar="INDEX", help="queries whose rank lists are shown, instead of the worst"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
+    parsed = parser.parse_args(arguments)
+    release_keys(parsed, "targets", "query", "gallery", "show")
+    return parsed
+
+
+def evaluate(parsed: argparse.Namespace) -> None:
+    """Evaluates what was asked for.
+
+    Raises:
+        ConfigError: neither or both kinds were given, or a part of one is missing.
+    """
+    kinds = {
+        "a model": [name for name in ("model", "weights", "targets", "root") if getattr(parsed, name)],
+        "files of features": [name for name in ("query", "gallery") if getattr(parsed, name)],
+    }
+    if all(kinds.values()):
+        got = ", ".join(f"--{name}" for names in kinds.values() for name in names)
+        raise ConfigError(f"Evaluate a model, or files of features, not both; got {got}")
+    if kinds["files of features"]:
+        _evaluate_files(parsed)
+    elif parsed.config_file or kinds["a model"]:
+        _evaluate_model(parsed)
+    else:
+        raise ConfigError(
+            "Say what to evaluate: --model NAME --weights FILE --root DIR -t DATASET, or --query FILE --gallery FILE"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/evaluate.py``; returns the exit status."""
+    parsed = parse(arguments)
+    return answered(lambda: evaluate(parsed))
+
+
+def _evaluate_model(parsed: argparse.Namespace) -> None:
+    options = ["test.evaluate", "True", "data.save_dir", parsed.save_dir or "log/evaluation", *_lists(parsed)]
+    if parsed.model:
+        if parsed.model not in models():
+            raise ConfigError(f"Unknown model {parsed.model!r}: {hint(parsed.model, models())}")
+        options += ["model.name", parsed.model]
+    if parsed.weights and parsed.weights != "imagenet":
+        options += ["model.load_weights", parsed.weights]
+    # No training: the target's own training set is loaded, because torchreid always loads one, and in any batches.
+    targets = {"sources": parsed.targets, "targets": parsed.targets}
+    asked = argparse.Namespace(
+        config_file=parsed.config_file, root=parsed.root, transforms=None, opts=[*options, *parsed.opts], **targets
+    )
+    config = configure(asked)
+    config.defrost()
+    config.data.sources = list(config.data.targets)
+    config.train.batch_size, config.sampler.train_sampler = 2, "RandomSampler"
+    config.freeze()
+    if not config.model.load_weights and not config.model.resume and parsed.weights != "imagenet":
+        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
+    engine = run(config, _shown(parsed))
+    if parsed.save_features:
+        _save_features(engine, Path(config.data.save_dir))
+
+
+def _lists(parsed: argparse.Namespace) -> list[str]:
+    return ["eval.rank_lists", "worst"] if not parsed.show else []
+
+
+def _shown(parsed: argparse.Namespace) -> list[int]:
+    try:
+        return [int(index) for index in parsed.show or []]
+    except ValueError as error:
+        raise ConfigError(f"--show takes numbers of queries, counted from 0; got {parsed.show}") from error
+
+
+def _save_features(engine: ImagePTLEngine, folder: Path) -> None:
+    for name, sides in engine.descriptors.items():
+        for side, found in zip(("query", "gallery"), sides, strict=True):
+            path = folder / f"features_{name}_{side}.npz"
+            save_features(path, found.features, found.pids, found.camids, found.paths)
+            print(f"Left: {path}")
+
+
+def _evaluate_files(parsed: argparse.Namespace) -> None:
+    started = time.monotonic()
+    missing = [side for side in ("query", "gallery") if not getattr(parsed, side)]
+    if missing:
+        raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
+    config = load_config(parsed.config_file or None, [*_lists(parsed), *parsed.opts])
+    config.data.save_dir = parsed.save_dir or "log/evaluation"
+    config.test.evaluate = True
+    config.use_gpu = config.use_gpu and torch.cuda.is_available()
+    validate(config)
+    config.freeze()
+    shown = _shown(parsed)
+    sides = {side: _read(getattr(parsed, side), config) for side in ("query", "gallery")}
+    check_shown(shown, len(sides["query"].pids), FILES)
+    if shown and not (sides["query"].paths and sides["gallery"].paths):
+        raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
+    folder = Path(config.data.save_dir)
+    with log_to(folder, "test"):
+        aside = set_aside(folder, left_by_a_run(folder))
+        print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
+        options = TestOptions.of(**{key: value for key, value in run_options(config).items() if key in _OPTIONS})
+        result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))
+        print(result.summary(options.ranks))
+        tested = judge(FILES, sides["query"], sides["gallery"], result, config, first_camera=0)
+        print(tested.verification or f"No threshold: {tested.reason}")
+        write_config(config, folder)
+        files = {side: ", ".join(getattr(parsed, side)) for side in sides}
+        left = leave([tested], config, folder, time.monotonic() - started, model=files, shown=shown)
+        print("Left: " + ", ".join(map(str, left)))
+
+
+_OPTIONS = TestOptions.__dataclass_fields__.keys()
+
+
+def _read(paths: Sequence[str], config: CfgNode) -> Descriptors:
+    files = FeatureFiles(paths)
+    features: Any = _Unit(files) if config.test.normalize_feature else files
+    return Descriptors(features, files.pids, files.camids, files.paths)
+
+
+class _Unit:
+    """Rows of unit length."""
+
+    def __init__(self, rows: FeatureFiles) -> None:
+        self._rows, self.shape = rows, rows.shape
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        return F.normalize(self._rows[rows], dim=1)

@@ -1,0 +1,217 @@
+"""Files of descriptors: written by one program, evaluated by another, a large gallery in several files."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..hints import hint
+from ..runtime.files import replace_file
+
+KEYS = ("features", "pids", "camids")
+SUFFIXES = (".npz", ".pt")
+
+
+class FeatureFileError(ValueError):
+    """A file of descriptors that cannot be used."""
+
+
+class FeatureFile:
+    """Descriptors of images with identities and cameras, of which the large part is read when it is needed.
+
+    A ``.npz`` file of numpy, or a ``.pt`` file of torch with a dictionary, holds ``features`` (N, D), ``pids`` (N,),
+    ``camids`` (N,) and, if wanted, ``paths`` (N,), the images' files. Nothing else is executed or imported in reading.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        shape: (N, D).
+        pids: identities, shape (N,).
+        camids: cameras, shape (N,).
+        paths: the images' files; empty when the file does not name them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FeatureFileError: it cannot be read or does not hold what it should; says what it holds.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"There is no file of features {self.path}")
+        if self.path.suffix not in SUFFIXES:
+            raise FeatureFileError(f"{self.path} must be a file of one of the kinds {', '.join(SUFFIXES)}")
+        content = self._open(only_labels=True)
+        for key in KEYS:
+            if key not in content:
+                raise FeatureFileError(
+                    f"{self.path} has no {key!r}: {hint(key, list(content))}. A file of features holds features "
+                    "(N, D), pids (N,), camids (N,) and, if wanted, paths (N,)"
+                )
+        features = content["features"]
+        if not hasattr(features, "dtype"):
+            raise FeatureFileError(f"{self.path}: features must be an array or a tensor, got {type(features).__name__}")
+        if len(features.shape) != 2 or not all(features.shape):
+            raise FeatureFileError(f"{self.path}: features must be (images, dimensions), got {tuple(features.shape)}")
+        if not _is_real(features.dtype):
+            raise FeatureFileError(f"{self.path}: features must be real numbers, got {features.dtype}")
+        self.shape = (int(features.shape[0]), int(features.shape[1]))
+        self.pids, self.camids = (self._labels(key, content[key]) for key in KEYS[1:])
+        paths = content.get("paths", [])
+        self.paths = [str(path) for path in paths]
+        if self.paths and len(self.paths) != self.shape[0]:
+            raise FeatureFileError(f"{self.path}: {len(self.paths)} paths for {self.shape[0]} features")
+
+    def read(self) -> Any:
+        """The descriptors, a numpy array or a tensor of any real dtype; a ``.pt`` file is mapped, not loaded."""
+        return self._open()["features"]
+
+    def _open(self, only_labels: bool = False) -> Mapping[str, Any]:
+        """The file's content; with ``only_labels`` of features in a ``.npz`` file no more than their shape."""
+        try:
+            if self.path.suffix == ".npz":
+                return _open_npz(self.path, only_labels)
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            raise FeatureFileError(
+                f"{self.path} is no file of torch, or holds more than tensors, numbers and names: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+            raise FeatureFileError(f"{self.path} cannot be read as a file of features: {error}") from error
+        if not isinstance(content, Mapping):
+            raise FeatureFileError(f"{self.path} holds {type(content).__name__}; a dictionary was expected")
+        return content
+
+    def _labels(self, key: str, labels: Any) -> npt.NDArray[np.int64]:
+        array = np.asarray(labels)
+        if array.shape != self.shape[:1] or array.dtype.kind not in "iu":
+            raise FeatureFileError(
+                f"{self.path}: {key} must be {self.shape[0]} whole numbers, one for each row of features, got shape "
+                f"{array.shape} of {array.dtype}"
+            )
+        return array.astype(np.int64)
+
+
+class FeatureFiles:
+    """Several files one after another as if they were one; a piece of at most one is held at a time.
+
+    Args:
+        paths: the files.
+
+    Attributes:
+        shape: (N, D).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        FeatureFileError: a file cannot be used, or dimensions differ between them.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        if not paths:
+            raise FeatureFileError("No file of features was given")
+        self._files = [FeatureFile(path) for path in paths]
+        dims = {file.shape[1]: file.path for file in self._files}
+        if len(dims) > 1:
+            named = ", ".join(f"{path} has {dim}" for dim, path in dims.items())
+            raise FeatureFileError(f"All files must have features of one dimension: {named}")
+        self._ends = np.cumsum([file.shape[0] for file in self._files])
+        self.shape = (int(self._ends[-1]), self._files[0].shape[1])
+        self.pids = np.concatenate([file.pids for file in self._files])
+        self.camids = np.concatenate([file.camids for file in self._files])
+        self.paths = [path for file in self._files for path in file.paths]
+        if len(self.paths) not in (0, self.shape[0]):
+            raise FeatureFileError(f"Some files name their images and some do not; got {len(self.paths)} paths in all")
+        self._held: tuple[int, Any] = (-1, None)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        """Some rows in float32."""
+        start, stop, _ = rows.indices(self.shape[0])
+        parts = []
+        for index, end in enumerate(self._ends.tolist()):
+            first = end - self._files[index].shape[0]
+            if start < end and stop > first:
+                part = self._piece(index)[max(start, first) - first : min(stop, end) - first]
+                parts.append(torch.as_tensor(part).to(torch.float32))
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def _piece(self, index: int) -> Any:
+        if self._held[0] != index:
+            self._held = (-1, None)  # let go of one before the next is read
+            self._held = (index, self._files[index].read())
+        return self._held[1]
+
+
+def _is_real(dtype: Any) -> bool:
+    if isinstance(dtype, torch.dtype):
+        return not dtype.is_complex and dtype != torch.bool
+    return dtype.kind in "fiu"
+
+
+def _open_npz(path: Path, only_labels: bool) -> dict[str, Any]:
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise ValueError("it holds a single array without names; write it with numpy.savez")
+    with loaded as file:
+        content: dict[str, Any] = {key: file[key] for key in file.files if key != "features" or not only_labels}
+        if only_labels and "features" in file.files:
+            content["features"] = _Header(path)
+    return content
+
+
+class _Header:
+    """Shape and dtype of the features in a ``.npz`` file, without reading them."""
+
+    def __init__(self, path: Path) -> None:
+        with zipfile.ZipFile(path) as archive, archive.open("features.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            self.shape, _, self.dtype = read(member)
+
+
+def save_features(
+    path: str | Path,
+    features: Any,
+    pids: Sequence[int] | npt.NDArray[Any],
+    camids: Sequence[int] | npt.NDArray[Any],
+    paths: Sequence[str] = (),
+) -> None:
+    """Writes a file that :class:`FeatureFile` reads; it appears complete or not at all.
+
+    Args:
+        path: ends in ``.npz`` or ``.pt``.
+        features: array or tensor, shape (N, D).
+        pids: identities, shape (N,).
+        camids: cameras, shape (N,).
+        paths: the images' files, shape (N,); or nothing.
+
+    Raises:
+        FeatureFileError: another ending, or lengths that differ.
+    """
+    target = Path(path)
+    if target.suffix not in SUFFIXES:
+        raise FeatureFileError(f"{target} must end in one of {', '.join(SUFFIXES)}")
+    lengths = {"features": len(features), "pids": len(pids), "camids": len(camids), "paths": len(paths)}
+    if len({length for key, length in lengths.items() if key != "paths" or length}) != 1:
+        raise FeatureFileError(f"Features, pids, camids and paths must be of one length, got {lengths}")
+    tensor = torch.as_tensor(features).detach().cpu()
+    written = io.BytesIO()
+    if target.suffix == ".npz":
+        arrays: dict[str, Any] = {"features": tensor.numpy(), "pids": np.asarray(pids), "camids": np.asarray(camids)}
+        if len(paths):
+            arrays["paths"] = np.asarray(paths)
+        np.savez(written, **arrays)
+    else:
+        labels = {"pids": torch.as_tensor(np.asarray(pids)), "camids": torch.as_tensor(np.asarray(camids))}
+        torch.save({"features": tensor.contiguous(), **labels, "paths": list(paths)}, written)
+    replace_file(target, written.getbuffer())

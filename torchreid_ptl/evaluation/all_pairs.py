@@ -1,0 +1,184 @@
+"""Distances among all images of queries and gallery, put together from the parts without holding them."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from .distances import Distances, FeatureDistances, Features, MatrixDistances, Rows, as_float32
+
+Matrix: TypeAlias = Distances | Tensor | npt.NDArray[Any]
+
+# Pairs of one small product; they bound how many descriptors are gathered for it.
+_PAIRS = 512
+
+
+class AllPairs:
+    """Distances (N, N) among Q queries and G gallery images, queries first, from three matrices.
+
+    Row i holds the distances of all images to i, as torchreid reads the matrices: their columns. :class:`Distances`
+    objects of one set with itself are read by rows and must be symmetric.
+
+    Args:
+        query_gallery: distances (Q, G).
+        query_query: distances (Q, Q).
+        gallery_gallery: distances (G, G).
+
+    Attributes:
+        between: distances from queries to gallery.
+        queries: Q.
+        total: N.
+
+    Raises:
+        ValueError: shapes or devices that do not fit together, or NaN.
+    """
+
+    def __init__(self, query_gallery: Matrix, query_query: Matrix, gallery_gallery: Matrix) -> None:
+        device = gallery_gallery.device if isinstance(gallery_gallery, Distances | Tensor) else torch.device("cpu")
+        between = _as_distances(query_gallery, device)
+        within = [_as_distances(each, device, turned=True) for each in (query_query, gallery_gallery)]
+        queries, images = between.shape
+        if not (queries and images):
+            raise ValueError(f"query-gallery distances are empty: got shape {between.shape}")
+        expected = {"query-query": (queries, queries), "gallery-gallery": (images, images)}
+        for (name, shape), each in zip(expected.items(), within, strict=True):
+            if each.shape != shape:
+                raise ValueError(f"{name} distances must have shape {shape} beside {between.shape}, got {each.shape}")
+        devices = {str(each.device) for each in (between, *within)}
+        if len(devices) > 1:
+            raise ValueError(f"distances must be on one device, got {', '.join(sorted(devices))}")
+        self._connect(between, _Turned(between), within[0], within[1])
+
+    def _connect(self, between: Distances, back: Distances, queries: Distances, images: Distances) -> None:
+        self.between, self._back, self._within = between, back, (queries, images)
+        self.queries, self.total = between.shape[0], sum(between.shape)
+
+    def slices(self, rows: int) -> Iterator[slice]:
+        """Blocks of rows, each of queries or of gallery images alone."""
+        for first, last in ((0, self.queries), (self.queries, self.total)):
+            for start in range(first, last, rows):
+                yield slice(start, min(start + rows, last))
+
+    def halves(self, rows: slice) -> tuple[Distances, Distances, slice]:
+        """For a block of rows: distances to queries, distances to gallery images, and which of their rows it is."""
+        if rows.start < self.queries:
+            return self._within[0], self.between, rows
+        return self._back, self._within[1], slice(rows.start - self.queries, rows.stop - self.queries)
+
+    @torch.no_grad()
+    def squares(self, rows: slice, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        """A block of squared distances to queries and to gallery images, both in the buffer."""
+        first, second, inner = self.halves(rows)
+        cut = (rows.stop - rows.start) * self.queries
+        return squared_block(first, inner, buffer[:cut]), squared_block(second, inner, buffer[cut:])
+
+    def stored(self, places: sparse.csr_array, rows: int) -> npt.NDArray[np.float32]:
+        """Distances at the stored places of a sparse (N, N) matrix in their order, from blocks of so many rows."""
+        found = [np.empty(0, np.float32)]
+        for part in self.slices(rows):
+            first, second, inner = self.halves(part)
+            owners, columns = _places(places, part)
+            to_query = columns < self.queries
+            values = np.empty(len(columns), np.float32)
+            values[to_query] = _pick(first, inner, owners[to_query], columns[to_query])
+            values[~to_query] = _pick(second, inner, owners[~to_query], columns[~to_query] - self.queries)
+            found.append(values)
+        return np.concatenate(found)
+
+
+class FeaturePairs(AllPairs):
+    """Distances (N, N) between descriptors.
+
+    Args:
+        query: shape (Q, D).
+        gallery: shape (G, D); both are read into float32 tensors on its device, unless they are that.
+        metric: as for :class:`FeatureDistances`.
+    """
+
+    def __init__(self, query: Features, gallery: Features, metric: str) -> None:
+        images = _load(gallery)
+        queries = _load(query, images.device)
+        self._sides, self._metric = (queries, images), metric
+        self._connect(
+            FeatureDistances(queries, images, metric),
+            FeatureDistances(images, queries, metric),
+            FeatureDistances(queries, queries, metric),
+            FeatureDistances(images, images, metric),
+        )
+
+    def stored(self, places: sparse.csr_array, rows: int) -> npt.NDArray[np.float32]:
+        """Distances at the stored places, from products of a few rows with the descriptors they need."""
+        found = [np.empty(0, np.float32)]
+        start = 0
+        while start < self.total:
+            enough = int(np.searchsorted(places.indptr, places.indptr[start] + _PAIRS, "right")) - 1
+            part = slice(start, max(enough, start + 1))
+            owners, columns = _places(places, part)
+            needed, inner = np.unique(columns, return_inverse=True)
+            if len(needed):
+                images = self._take(np.arange(part.start, part.stop)), self._take(needed)
+                found.append(FeatureDistances(*images, self._metric).dense()[owners, inner])
+            start = part.stop
+        return np.concatenate(found)
+
+    def _take(self, images: npt.NDArray[Any]) -> Tensor:
+        """Descriptors of images in ascending order."""
+        cut = np.searchsorted(images, self.queries)
+        taken = self._sides[0].new_empty(len(images), self._sides[0].shape[1])
+        for side, index, out in zip(
+            self._sides, (images[:cut], images[cut:] - self.queries), (taken[:cut], taken[cut:]), strict=True
+        ):
+            torch.index_select(side, 0, torch.from_numpy(index).to(side.device), out=out)
+        return taken
+
+
+class _Turned(Distances):
+    """Distances with rows and columns exchanged."""
+
+    def __init__(self, original: Distances) -> None:
+        self.shape, self.device = (original.shape[1], original.shape[0]), original.device
+        self._original = original
+
+    def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
+        """A view."""
+        return self._original.block(columns, rows).T
+
+
+def squared_block(distances: Distances, rows: slice, out: Tensor | None = None, columns: slice | None = None) -> Tensor:
+    """Squares of some rows of distances, in ``out`` or in new memory but never in the caller's own."""
+    columns = columns or slice(0, distances.shape[1])
+    shape = rows.stop - rows.start, columns.stop - columns.start
+    block = torch.empty(shape, device=distances.device) if out is None else out[: math.prod(shape)].view(shape)
+    given = distances.block(rows, columns, block.view(-1))
+    return torch.mul(given, given, out=block)
+
+
+def _as_distances(matrix: Matrix, device: torch.device, turned: bool = False) -> Distances:
+    if isinstance(matrix, Distances):
+        return matrix
+    tensor = as_float32(matrix, device)
+    return MatrixDistances(tensor.T if turned and tensor.dim() == 2 else tensor)
+
+
+def _load(features: Features, device: torch.device | None = None) -> Tensor:
+    if not isinstance(features, Rows):
+        features = np.asarray(features)
+    if not isinstance(features, Tensor | np.ndarray):
+        features = features[slice(0, features.shape[0])]
+    return as_float32(features, device)
+
+
+def _places(places: sparse.csr_array, rows: slice) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Row, counted from the first, and column of the stored places of some rows."""
+    ends = places.indptr[rows.start : rows.stop + 1]
+    return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), places.indices[ends[0] : ends[-1]]
+
+
+def _pick(distances: Distances, rows: slice, owners: npt.NDArray[Any], columns: npt.NDArray[Any]) -> Any:
+    at = [torch.from_numpy(index).to(distances.device) for index in (owners, columns)]
+    return distances.block(rows, slice(0, distances.shape[1]))[at[0], at[1]].cpu().numpy()

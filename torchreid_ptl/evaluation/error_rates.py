@@ -1,0 +1,136 @@
+"""Error rates of all thresholds on a distance, from counts of genuine and impostor pairs."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .float_histogram import bin_starts
+from .labels import Integers
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_DRAWN_BINS = 200
+_DRAWN_SHARE = 0.9999
+
+
+@dataclass(frozen=True)
+class Operating:
+    """What a threshold does to all pairs.
+
+    Attributes:
+        threshold: two images show the same person if their distance is below it.
+        far: false accept rate, the share of the impostor pairs below it.
+        tar: true accept rate, the share of the genuine pairs below it.
+    """
+
+    threshold: float
+    far: float
+    tar: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a threshold does to the pairs inside one half of the identities.
+
+    Attributes:
+        far: false accept rate.
+        tar: true accept rate.
+        genuine_pairs: pairs of one identity by different cameras.
+        impostor_pairs: pairs of different identities.
+    """
+
+    far: float
+    tar: float
+    genuine_pairs: int
+    impostor_pairs: int
+
+
+class ErrorRates:
+    """False and true accept rates at the starts of bins, which are exact there.
+
+    Args:
+        bins: bins that hold pairs, rising, shape (U,).
+        genuine: genuine pairs in each, shape (U,).
+        impostor: impostor pairs in each, shape (U,).
+
+    Attributes:
+        thresholds: starts of the bins, and the end of the last one unless it is infinity, shape (U or U + 1,).
+        far: share of the impostor pairs below each; NaN if there are none.
+        tar: share of the genuine pairs below each.
+        genuine_pairs: their number.
+        impostor_pairs: their number.
+    """
+
+    def __init__(self, bins: Integers, genuine: Integers, impostor: Integers) -> None:
+        starts = bin_starts(np.append(bins, bins[-1] + 1))
+        self.thresholds = starts[~np.isnan(starts)]
+        self.genuine_pairs, self.impostor_pairs = int(genuine.sum()), int(impostor.sum())
+        self.tar, self.far = (_below(counts)[: len(self.thresholds)] for counts in (genuine, impostor))
+
+    def operating(self, index: int) -> Operating:
+        """One threshold and its rates."""
+        return Operating(float(self.thresholds[index]), float(self.far[index]), float(self.tar[index]))
+
+    def measured(self, index: int) -> Measured:
+        """The rates at one threshold with the numbers of pairs behind them."""
+        return Measured(float(self.far[index]), float(self.tar[index]), self.genuine_pairs, self.impostor_pairs)
+
+    def largest_within(self, far: float) -> int | None:
+        """Index of the largest threshold that accepts no more impostor pairs; None if that is less than one pair."""
+        if not self.impostor_pairs or far < 1 / self.impostor_pairs:
+            return None
+        return int(np.searchsorted(self.far, far, side="right")) - 1
+
+    def equal(self) -> int:
+        """Index of the threshold where FAR and FRR = 1 - TAR differ least."""
+        return int(np.argmin(np.abs(self.far - (1 - self.tar))))
+
+    def drawn(self, most: int) -> Integers:
+        """Indices of thresholds for a curve: near to each other in FAR, in log FAR and in TAR."""
+        count = len(self.thresholds)
+        if count <= most:
+            return np.arange(count)
+        share = np.linspace(0, 1, most // 3)
+        log_share = np.geomspace(1 / self.impostor_pairs, 1, most // 3)
+        found = [np.searchsorted(self.far, share), np.searchsorted(self.far, log_share)]
+        found.append(np.searchsorted(self.tar, share))
+        return np.unique(np.minimum(np.concatenate(found), count - 1))
+
+
+def equal_width(bins: Integers, *counts: Integers) -> tuple[Floats, list[Floats]]:
+    """Histograms with bins of one width for drawing.
+
+    Args:
+        bins: bins that hold pairs, rising, shape (U,).
+        counts: pairs of some kinds in each, shape (U,).
+
+    Returns:
+        Edges of 200 bins from the least finite distance to the one that 99.99 % of all are below, shape (201,), and of
+        each kind the share of its pairs in each, shape (200,). Pairs are spread evenly over the bin they come from.
+    """
+    largest = float(np.finfo(np.float32).max)
+    starts, ends = bin_starts(bins), np.minimum(bin_starts(bins + 1), largest)
+    finite = np.isfinite(starts)
+    if not finite.any():
+        return np.linspace(0, 1, _DRAWN_BINS + 1), [np.zeros(_DRAWN_BINS) for _ in counts]
+    starts, ends = starts[finite], ends[finite]
+    everything = np.cumsum(np.sum(counts, axis=0)[finite])
+    last = np.searchsorted(everything, _DRAWN_SHARE * everything[-1])
+    edges = np.linspace(starts[0], ends[last], _DRAWN_BINS + 1)
+    places = np.stack([starts, ends], axis=1).ravel()
+    below = [_below(kind)[_around(finite)].ravel() for kind in counts]
+    return edges, [np.diff(np.interp(edges, places, each)) for each in below]
+
+
+def _around(kept: npt.NDArray[np.bool_]) -> Integers:
+    """Indices of the edges before and after each bin that is kept, shape (K, 2)."""
+    index = np.flatnonzero(kept)
+    return np.stack([index, index + 1], axis=1)
+
+
+def _below(counts: npt.NDArray[Any]) -> Floats:
+    """Share of all that come before each of N bins and after the last one, shape (N + 1,); NaN without any."""
+    with np.errstate(invalid="ignore"):
+        return np.append(0, np.cumsum(counts)) / counts.sum()

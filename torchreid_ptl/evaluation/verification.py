@@ -1,0 +1,214 @@
+"""Same person or not: a threshold on the distance of two images, and its errors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .blocks import Plan, make_plan
+from .distances import Distances, FeatureDistances, Features
+from .error_rates import ErrorRates, equal_width
+from .float_histogram import FloatHistogram
+from .labels import Integers, Labels, PairLabels, SameIdentity
+from .ranking import as_distances
+from .verification_result import Recommendation, VerificationResult
+
+_ROC_POINTS = 2000
+_LEAST_IDENTITIES = 4
+# Pairs of which those of one identity are listed at once; 40 bytes each, should it be all of them.
+_LISTED_PAIRS = 2**20
+# Groups of pairs: first half of the queries' identities or second (+ 1), first half of the gallery's or second (+ 2).
+_GROUPS, _FIRST, _SECOND = 4, 0, 3
+
+
+def verify(
+    query: Features | None,
+    gallery: Features | None,
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    metric: str = "euclidean",
+    *,
+    far: float = 1e-3,
+    fars: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4),
+    seed: int = 0,
+    memory_mb: float = 512,
+    distances: Distances | Tensor | npt.NDArray[Any] | None = None,
+) -> VerificationResult:
+    """Decides for each query and gallery image whether they show one person, and counts the errors.
+
+    TAR at a FAR as Klare et al., CVPR 2015 (IJB-A), pairs as Zheng et al., ICCV 2015 (Market-1501) [paper]. A
+    recommended threshold that is measured on identities it was not chosen on is [ours].
+
+    Genuine pairs show one identity by two cameras, impostor pairs two identities; one identity by one camera is junk.
+    With "same person" said of all distances below t::
+
+        FAR(t) = share of impostor pairs < t        TAR(t) = share of genuine pairs < t        FRR = 1 - TAR
+
+    For the recommended threshold the identities are shuffled and halved, those with genuine pairs and those without
+    apart. It is the largest one with FAR <= `far` over the pairs inside the first half; reported is what it does to
+    the pairs inside the second half. All other figures are of all pairs.
+
+    Pairs are not kept, but counted in fine bins. Thresholds are therefore starts of bins, about 2**-11 of their value
+    apart; the rates at them are exact.
+
+    Args:
+        query: descriptors, shape (Q, D), any real dtype; computed in float32 on the device of the gallery. None with
+            `distances`.
+        gallery: descriptors, shape (G, D); also a memory map or anything else with a shape and slices.
+        query_pids: identities, shape (Q,).
+        gallery_pids: identities, shape (G,).
+        query_camids: cameras, shape (Q,).
+        gallery_camids: cameras, shape (G,).
+        metric: 'euclidean' (squared) or 'cosine' (1 - cos).
+        far: false accept rate for which a threshold is recommended.
+        fars: false accept rates at which the true accept rate is reported.
+        seed: of the shuffled identities.
+        memory_mb: MiB for blocks of distances; the counts take up to about 150 more.
+        distances: shape (Q, G), to decide by instead of the descriptors'.
+
+    Raises:
+        ValueError: the input does not fit together or is not finite, a rate is not between 0 and 1, or there are no
+            genuine or no impostor pairs.
+
+    Example:
+        >>> people, cameras = np.repeat(np.arange(8), 2), np.tile([0, 1], 8)
+        >>> features = np.stack([people, cameras / 2], axis=1)
+        >>> print(verify(features, features, people, people, cameras, cameras, far=0.05, fars=[0.05, 0.001]))
+        same person: squared Euclidean distance below a threshold
+        16 genuine and 224 impostor pairs
+        EER 0.00% at 1
+        FAR 5%: TAR 100.00% at 1
+        FAR 0.1%: too few impostor pairs to measure it, 1000 needed
+        recommended threshold 1, chosen for FAR 5% on half of the identities (TAR 100.00% there);
+        on the other half FAR 0%, TAR 100.00% of 8 genuine and 48 impostor pairs
+    """
+    _check_rates(far, *fars)
+    matrix = as_distances(query, gallery, metric, distances)
+    labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, matrix.shape)
+    _check_pairs(labels)
+    plan = make_plan(matrix.shape, memory_mb, matrix.device)
+    bins, genuine, impostor = _count(matrix, labels, halve_identities(labels, seed), plan)
+    recommended, why_none = _recommend(bins, genuine, impostor, far, len(_matched(labels)))
+    rates = ErrorRates(bins, genuine.sum(1), impostor.sum(1))
+    equal, drawn = rates.equal(), rates.drawn(_ROC_POINTS)
+    at = {float(each): rates.largest_within(each) for each in fars}
+    edges, (genuine_shares, impostor_shares) = equal_width(bins, genuine.sum(1), impostor.sum(1))
+    return VerificationResult(
+        metric=matrix.metric if isinstance(matrix, FeatureDistances) else "given",
+        genuine_pairs=rates.genuine_pairs,
+        impostor_pairs=rates.impostor_pairs,
+        roc_thresholds=rates.thresholds[drawn],
+        roc_far=rates.far[drawn],
+        roc_tar=rates.tar[drawn],
+        tar_at_far={each: None if index is None else rates.operating(index) for each, index in at.items()},
+        eer=float(rates.far[equal] + 1 - rates.tar[equal]) / 2,
+        eer_threshold=float(rates.thresholds[equal]),
+        recommended=recommended,
+        why_none=why_none,
+        histogram_edges=edges,
+        genuine_histogram=genuine_shares,
+        impostor_histogram=impostor_shares,
+    )
+
+
+def halve_identities(labels: PairLabels, seed: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Splits the identities at random; those with genuine pairs and those without are halved apart.
+
+    Returns:
+        Whether the identity is in the second half, of each query (Q,) and each gallery image (G,).
+    """
+    matched = _matched(labels)
+    others = np.setdiff1d(np.union1d(labels.query_pids, labels.gallery_pids), matched)
+    shuffle = np.random.default_rng(seed).permutation
+    second = np.concatenate([shuffle(kind)[(len(kind) + 1) // 2 :] for kind in (matched, others)])
+    return np.isin(labels.query_pids, second), np.isin(labels.gallery_pids, second)
+
+
+def _matched(labels: PairLabels) -> Integers:
+    """The identities that have genuine pairs."""
+    return np.unique(np.delete(labels.query_pids, labels.without_match()))
+
+
+def _check_rates(*rates: float) -> None:
+    for rate in rates:
+        if not 0 < rate < 1:
+            raise ValueError(f"a false accept rate must lie between 0 and 1, got {rate}; give 0.001 for 0.1%")
+
+
+def _check_pairs(labels: PairLabels) -> None:
+    everyone = np.arange(len(labels.query_pids))
+    if not len(_matched(labels)):
+        raise ValueError(
+            f"no genuine pair: none of the {len(everyone)} queries has a match in another camera: "
+            f"{labels.explain(everyone)}; check the labels"
+        )
+    identities = np.union1d(labels.query_pids, labels.gallery_pids)
+    if len(identities) == 1:
+        raise ValueError(f"no impostor pair: all images are of identity {identities[0]}; give at least two identities")
+
+
+@torch.no_grad()
+def _count(
+    distances: Distances, labels: PairLabels, second: tuple[npt.NDArray[np.bool_], ...], plan: Plan
+) -> tuple[Integers, Integers, Integers]:
+    """The bins (U,) that hold pairs, and the genuine and impostor pairs in them by group, shape (U, 4) each."""
+    genuine, impostor = FloatHistogram(_GROUPS), FloatHistogram(_GROUPS)
+    buffer = plan.buffer(distances.device)
+    of_query, of_gallery = (
+        torch.from_numpy(side.astype(np.int32) * step).to(distances.device)
+        for side, step in zip(second, (1, 2), strict=True)
+    )
+    for rows in plan.row_blocks():
+        for tile in plan.tiles():
+            block = distances.block(rows, tile, buffer)
+            impostor.add(block, of_query[rows], of_gallery[tile])
+            for part, same in _same_identity(labels, rows, tile):
+                values, groups, matches = _gather(block[part], same, of_query[rows][part], of_gallery[tile])
+                impostor.add(values, groups, sign=-1)
+                genuine.add(values[matches], groups[matches])
+    used = np.flatnonzero((genuine.counts + impostor.counts).any(axis=1))
+    return used, genuine.counts[used], impostor.counts[used]
+
+
+def _same_identity(labels: PairLabels, rows: slice, tile: slice) -> Iterator[tuple[slice, SameIdentity]]:
+    """Pairs of one identity in a block, with their places in it; a few rows at a time."""
+    step = max(1, _LISTED_PAIRS // len(labels.gallery_pids))
+    for start in range(rows.start, rows.stop, step):
+        part = slice(start, min(start + step, rows.stop))
+        same = labels.same_identity(part)
+        inside = (tile.start <= same.columns) & (same.columns < tile.stop)
+        columns = same.columns[inside] - tile.start
+        yield (
+            slice(start - rows.start, part.stop - rows.start),
+            SameIdentity(same.rows[inside], columns, same.junk[inside]),
+        )
+
+
+def _gather(block: Tensor, same: SameIdentity, of_rows: Tensor, of_columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (P, 1) and groups (P,) of some pairs, and whether they are matches (P,)."""
+    rows, columns, junk = (torch.from_numpy(each).to(block.device) for each in (same.rows, same.columns, same.junk))
+    return block[rows, columns][:, None], of_rows[rows] + of_columns[columns], ~junk
+
+
+def _recommend(
+    bins: Integers, genuine: Integers, impostor: Integers, far: float, identities: int
+) -> tuple[Recommendation | None, str]:
+    """A threshold chosen on the first half and measured on the second; or None, and why."""
+    if identities < _LEAST_IDENTITIES:
+        return None, f"halves need {_LEAST_IDENTITIES} identities with a match in another camera, got {identities}"
+    first, second = (ErrorRates(bins, genuine[:, group], impostor[:, group]) for group in (_FIRST, _SECOND))
+    if not (first.impostor_pairs and second.impostor_pairs):
+        return None, "one half of the identities has no impostor pair"
+    index = first.largest_within(far)
+    if index is None:
+        return None, (
+            f"a false accept rate of {far:g} is less than one of the {first.impostor_pairs} impostor pairs that it "
+            "would be chosen on; ask for a larger one"
+        )
+    threshold = float(first.thresholds[index])
+    return Recommendation(threshold, float(far), first.measured(index), second.measured(index)), ""

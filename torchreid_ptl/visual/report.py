@@ -1,0 +1,205 @@
+"""One HTML file that shows an evaluation: scores, queries with what was retrieved, curves, thresholds, provenance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from ..runtime.files import replace_file
+from .page import OPEN_LINES, Table, draw_table, drawing, foldable, more, page, photograph, text
+from .ranklist import JUNK_NOTE, LEGEND, RIGHT_SIGN, WRONG_SIGN, Match, RankRow, css, short
+
+# A caption and the bytes of a PNG file.
+Picture: TypeAlias = tuple[str, bytes]
+
+# Rank lists that are shown at once.
+_OPEN_QUERIES = 6
+
+
+@dataclass(frozen=True)
+class QueryScore:
+    """A line of the table of queries.
+
+    Attributes:
+        path: the query's image.
+        identity: its label.
+        camera: as people count it.
+        average_precision: a share of 0 to 1; NaN without match.
+        first_hit: rank of the first match, counted from 1; 0 without match.
+    """
+
+    path: str | Path
+    identity: int
+    camera: int
+    average_precision: float
+    first_hit: int
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """What is to be said of one data set; what is left empty is left out.
+
+    Attributes:
+        name: of the data set.
+        scores: the headline, as it is to be read: ``{"mAP": "39.84 %"}``.
+        counts: of queries, gallery images, identities, cameras, queries without match.
+        notes: sentences one must know to read the scores.
+        rank_heading: how the queries below were chosen.
+        rank_rows: queries and what was retrieved, in the order shown; the first six are open.
+        worst: lines for a table of queries, in the order shown.
+        pictures: curves.
+        tables: TAR at FAR, recommended threshold and the like.
+    """
+
+    name: str
+    scores: Mapping[str, str]
+    counts: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    rank_heading: str = "Queries and what was retrieved"
+    rank_rows: Sequence[RankRow] = ()
+    worst: Sequence[QueryScore] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation.
+
+    Attributes:
+        title: a line above everything.
+        targets: data sets, in the order shown.
+        facts: provenance and settings, by name, what matters most first; the first twelve are open.
+    """
+
+    title: str
+    targets: Sequence[TargetReport]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def save_report(path: str | Path, report: Report) -> None:
+    """Writes a report into one HTML file that needs nothing beside it: no network, no script, no other file.
+
+    The file appears complete or not at all. An image that cannot be read becomes a grey tile that says so.
+
+    Args:
+        path: the file; its folder is created.
+        report: what it shows.
+
+    Raises:
+        ValueError: the name does not end in .html, there is no target, or a row of a table does not fit its header.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".html":
+        raise ValueError(f"a report is an HTML file; give a name that ends in .html, got {target.name!r}")
+    if not report.targets:
+        raise ValueError("nothing to report: targets is empty; give one TargetReport for each data set")
+    # Names of files that are no UTF-8 are written with their bytes' numbers.
+    replace_file(target, page(report.title, _content(report)).encode("utf-8", "backslashreplace"))
+
+
+def _content(report: Report) -> str:
+    parts = [_overview(report.targets)] if len(report.targets) > 1 else []
+    parts += [_target(index, target) for index, target in enumerate(report.targets)]
+    return "".join([*parts, _facts(report.facts)])
+
+
+def _overview(targets: Sequence[TargetReport]) -> str:
+    """The scores of all data sets in one table, and where to find each."""
+    names = list(dict.fromkeys(name for target in targets for name in target.scores))
+    rows = [[target.name, *(target.scores.get(name) for name in names)] for target in targets]
+    links = "".join(f'<a href="#target-{index}">{text(target.name)}</a>' for index, target in enumerate(targets))
+    table = draw_table(("", ["data set", *names], rows))
+    return f"<section><h2>All data sets</h2>\n{table}<nav>Go to{links}</nav></section>\n"
+
+
+def _target(index: int, target: TargetReport) -> str:
+    parts = [
+        f'<h2 id="target-{index}">{text(target.name)}</h2>\n',
+        _headline(target),
+        _rank_lists(target),
+        _query_table(target.worst),
+        _curves(target.pictures),
+        *map(foldable, target.tables),
+    ]
+    return f"<section>{''.join(parts)}</section>\n"
+
+
+def _headline(target: TargetReport) -> str:
+    scores = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in target.scores.items())
+    counts = " \u00b7 ".join(f"{text(name)}\u00a0{text(value)}" for name, value in target.counts.items())
+    notes = "".join(f"<li>{text(note)}</li>" for note in target.notes)
+    return (
+        (f'<dl class="scores">{scores}</dl>\n' if scores else "")
+        + (f'<p class="faint">{counts}</p>\n' if counts else "")
+        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
+    )
+
+
+def _rank_lists(target: TargetReport) -> str:
+    if not target.rank_rows:
+        return ""
+    colours = "".join(f'<span style="color: {css(colour)}">\u25a0 {text(words)}</span>' for colour, words in LEGEND)
+    legend = f'{colours}<span class="faint">{JUNK_NOTE}</span><span class="faint">number below: distance</span>'
+    rows = [_rank_row(row) for row in target.rank_rows]
+    first, rest = rows[:_OPEN_QUERIES], rows[_OPEN_QUERIES:]
+    folded = more("".join(rest), f"{len(rest)} more queries") if rest else ""
+    return f'<h3>{text(target.rank_heading)}</h3>\n<p class="legend">{legend}</p>\n{"".join(first)}{folded}'
+
+
+def _rank_row(row: RankRow) -> str:
+    query = _tile(row.query_path, "query", "query", "<b>query</b>")
+    matches = "".join(_match(rank, match) for rank, match in enumerate(row.matches, 1))
+    return (
+        f'<article><h4>{text(row.caption)} <span class="faint">{text(Path(row.query_path).name)}</span></h4>\n'
+        f'<div class="row">{query}<div class="matches">{matches or "nothing retrieved"}</div></div></article>\n'
+    )
+
+
+def _match(rank: int, match: Match) -> str:
+    kind, sign, who = ("right", RIGHT_SIGN, "same") if match.correct else ("wrong", WRONG_SIGN, "other")
+    below = f"<b>{rank}\u00a0{sign}</b><span>{short(match.distance)}</span><i>cam {text(match.camera)}</i>"
+    return _tile(match.path, kind, f"rank {rank}, {who} person", below)
+
+
+def _tile(path: str | Path, kind: str, words: str, below: str) -> str:
+    """An image in a frame; pointing at it shows its path."""
+    shown = photograph(path, words)
+    return f'<figure class="tile {kind}" title="{text(path)}">{shown}<figcaption>{below}</figcaption></figure>'
+
+
+def _query_table(scores: Sequence[QueryScore]) -> str:
+    if not scores:
+        return ""
+    lines = [
+        (score.identity, score.camera, _percent(score.average_precision), score.first_hit or None, score.path)
+        for score in scores
+    ]
+    return foldable(("Queries as a table", ["identity", "camera", "AP", "first hit", "query"], lines), folded=True)
+
+
+def _curves(pictures: Sequence[Picture]) -> str:
+    if not pictures:
+        return ""
+    figures = "".join(
+        f"<figure>{drawing(png, caption)}<figcaption>{text(caption)}</figcaption></figure>\n"
+        for caption, png in pictures
+    )
+    return f'<h3>Curves</h3>\n<div class="pictures">{figures}</div>\n'
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    if not facts:
+        return ""
+    lines = [f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>\n' for name, value in facts.items()]
+    first, rest = (
+        f'<div class="wide"><table class="facts">{"".join(part)}</table></div>\n'
+        for part in (lines[:OPEN_LINES], lines[OPEN_LINES:])
+    )
+    folded = more(rest, f"{len(lines) - OPEN_LINES} more") if len(lines) > OPEN_LINES else ""
+    return f"<section><h2>Settings and provenance</h2>\n{first}{folded}</section>\n"
+
+
+def _percent(share: float) -> str | None:
+    return None if math.isnan(share) else f"{100 * share:.1f} %"
