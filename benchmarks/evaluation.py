@@ -18,7 +18,6 @@ import torchreid
 from measure import in_own_process, machine, measured
 
 from torchreid_ptl.evaluation import evaluate_ranking, rerank
-from torchreid_ptl.runtime.memory import keep_freed_memory
 
 SIZES = {
     # queries, gallery images, dimensions, identities, cameras
@@ -102,7 +101,6 @@ SIDES = {
     "ours, ranking alone": ours_ranking_alone,
     "host, Python": lambda data: host(data, False),
     "host, Cython": lambda data: host(data, True),
-    "host, Python, ranking alone": lambda data: host_ranking_alone(data, False),
     "host, Cython, ranking alone": lambda data: host_ranking_alone(data, True),
     "ours, re-ranked": ours_reranked,
     "host, re-ranked": host_reranked,
@@ -113,7 +111,6 @@ def run_side(name, size, repeats, device):
     """Prints the measurement of one side."""
     if "Cython" in name and not getattr(torchreid.metrics.rank, "IS_CYTHON_AVAI", False):
         raise SystemExit("torchreid's Cython evaluator is not compiled")
-    keep_freed_memory()
     data = scene(size, device)
     small = SIDES[name](scene("tiny", device))
     print(json.dumps(measured(SIDES[name](data), repeats, small)))
@@ -136,33 +133,42 @@ def plan(everything):
     ]
 
 
-def report(results, device):
+# Which of our sides does the same as one of the host's.
+SAME = {
+    "host, Python": "ours",
+    "host, Cython": "ours",
+    "host, Cython, ranking alone": "ours, ranking alone",
+    "host, re-ranked": "ours, re-ranked",
+}
+
+
+def report(results):
     """The measurements as Markdown."""
-    lines = [
-        f"Machine: {machine()}.",
-        "",
-        "| size | side | runs | median, s | extra memory, MiB | |",
+    lines = [f"Machine: {machine()}.", ""]
+    lines += [
+        "| size | side | runs | median, s | memory beyond the inputs, MiB (in all) | |",
         "|---|---|---|---|---|---|",
     ]
     for (name, size), (found, repeats) in results.items():
         if found is None:
             lines.append(f"| {size} | {name} | | not run: not to be had here | | |")
             continue
-        ratios = [
-            f"{found['seconds'] / results[other, size][0]['seconds']:.3f} x the {other}"
-            for other in ("bare product",)
-            if name.startswith("ours") and name == "ours" and results.get((other, size), (None,))[0]
-        ]
-        mine = {"host, Python": "ours", "host, Cython": "ours", "host, re-ranked": "ours, re-ranked"}.get(name)
-        if name.endswith("ranking alone") and name.startswith("host"):
-            mine = "ours, ranking alone"
-        if mine and results.get((mine, size), (None,))[0]:
-            ratios.append(f"ours is {found['seconds'] / results[mine, size][0]['seconds']:.1f} x as fast")
-        total = f" ({found['total_mib']:.0f} in all)" if size != "market" else ""
-        lines.append(
-            f"| {size} | {name} | {repeats} | {found['seconds']:.2f} | {found['extra_mib']:.0f}{total} | {'; '.join(ratios)} |"
-        )
+        memory = f"{found['extra_mib']:.0f} ({found['total_mib']:.0f})"
+        said = _ratio(results, name, size)
+        lines.append(f"| {size} | {name} | {repeats} | {found['seconds']:.3f} | {memory} | {said} |")
     return "\n".join(lines) + "\n"
+
+
+def _ratio(results, name, size):
+    def seconds(side):
+        found, _ = results.get((side, size), (None, 0))
+        return found and found["seconds"]
+
+    if name == "ours" and seconds("bare product"):
+        return f"{seconds(name) / seconds('bare product'):.3f} x the time of the bare product"
+    if name in SAME and seconds(SAME[name]):
+        return f"{seconds(name) / seconds(SAME[name]):.1f} x the time of {SAME[name]!r}"
+    return ""
 
 
 def main():
@@ -181,7 +187,7 @@ def main():
             continue
         found = in_own_process(__file__, name=name, size=size, repeats=repeats, device=arguments.device)
         results[name, size] = found, repeats
-    text = report(results, arguments.device)
+    text = report(results)
     print(text)
     if arguments.write:
         head = arguments.write.read_text().partition("<!-- measured -->")[0]

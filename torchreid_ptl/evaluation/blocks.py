@@ -4,16 +4,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 # More rows make the matrix product no faster, fewer than the second make it slow.
-_MOST_ROWS, _FEW_ROWS = 1024, 32
+_MOST_ROWS, _FEW_ROWS = 2048, 32
 # What a thread sorts at a time: enough to be worth the call.
-_SORT_BYTES = 4 * 2**20
+_SORT_BYTES = 5 * 2**20
+# A sort on the CPU: what may stand before a match, and a mask, twice.
+_CPU_SORT_BYTES = 10
 # A sort on a GPU: the copy, sorted values, their indices and its own memory.
 _GPU_SORT_BYTES = 32
-# Beside a distance and its sorted copy: the precision at its rank.
-_LEAST_BYTES = {"cpu": 16, "cuda": 44}
+# A distance, what its sort needs, and the precision at its rank.
+_LEAST_BYTES = {"cpu": 22, "cuda": 44}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Plan:
 
     def buffer(self, device: torch.device) -> torch.Tensor:
         """Memory for a block, to be used for each."""
+        if device.type == "cpu":  # numpy asks for huge pages, with which the first touch costs a fraction
+            return torch.from_numpy(np.empty(self.rows * self.columns, dtype=np.float32))
         return torch.empty(self.rows * self.columns, device=device)
 
 
@@ -70,7 +75,7 @@ def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) ->
             f"memory_mb={memory_mb} does not hold one query row against {gallery} gallery images; "
             f"the least that works is {math.ceil(least / 2**20)}"
         )
-    per_pair = _GPU_SORT_BYTES if device.type == "cuda" else 4
+    per_pair = _GPU_SORT_BYTES if device.type == "cuda" else _CPU_SORT_BYTES
     workers = max(1, min(torch.get_num_threads(), queries))
     sorting = max(per_pair * gallery, min(budget // 4, workers * _SORT_BYTES))
     room = max(4 * gallery, budget - 8 * gallery - sorting)

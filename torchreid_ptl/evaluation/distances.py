@@ -18,6 +18,7 @@ _LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max) / 2
 _NAMED_IN_ERRORS = 5
 # Rows that must be read, converted or normalised are so in parts of this many bytes, which the allocator reuses.
 _PART_BYTES = 16 * 2**20
+_CHECKED_ROWS = 256
 
 
 @runtime_checkable
@@ -128,7 +129,8 @@ class FeatureDistances(Distances):
         block = torch.empty(shape, device=self.device) if out is None else out[: math.prod(shape)].view(shape)
         # Autocast would turn the product into half precision.
         with torch.autocast(self.device.type, enabled=False):
-            query = torch.cat([self._prepared(part) for _, part in self._query.parts(rows)])
+            parts = [self._prepared(part) for _, part in self._query.parts(rows, whole=True)]
+            query = torch.cat(parts) if len(parts) > 1 else parts[0]
             for place, part in self._gallery.parts(columns, whole=self.metric == "euclidean"):
                 inner = slice(place.start - columns.start, place.stop - columns.start)
                 self._fill(block[:, inner], query, self._prepared(part), rows, place)
@@ -180,7 +182,8 @@ class _Side:
 
     def check_finite(self) -> Tensor:
         """Squared lengths (N,) of the rows, which must be finite."""
-        squares = torch.cat([part.square().sum(1) for _, part in self.parts(slice(0, len(self)))])
+        parts = (piece for _, part in self.parts(slice(0, len(self))) for piece in part.split(_CHECKED_ROWS))
+        squares = torch.cat([piece.square().sum(1) for piece in parts])
         bad = torch.nonzero(~(squares <= _LARGEST_NORM**2)).flatten().tolist()
         if bad:
             named = ", ".join(map(str, bad[:_NAMED_IN_ERRORS])) + (", ..." if len(bad) > _NAMED_IN_ERRORS else "")

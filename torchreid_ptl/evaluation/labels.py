@@ -86,16 +86,18 @@ class PairLabels:
 
     def without_match(self) -> Integers:
         """Indices of the queries whose identity no other camera of the gallery sees."""
-        _, cameras = np.unique(np.concatenate([self.gallery_camids, self.query_camids]), return_inverse=True)
-        by_gallery, by_query = np.split(cameras, [len(self.gallery_camids)])
-        # Cameras of an identity are all the query's own if the least and the largest of them are.
-        ordered = by_gallery[self._by_pid]
-        starts = np.minimum(self._first, len(ordered) - 1)
-        ends = np.minimum(self._first + self._counts, len(ordered))
-        bounds = np.unique(np.concatenate([starts, ends[ends < len(ordered)]]))
-        place = np.searchsorted(bounds, starts)
-        least, most = (ufunc.reduceat(ordered, bounds)[place] for ufunc in (np.minimum, np.maximum))
-        return np.flatnonzero((self._counts == 0) | ((least == by_query) & (most == by_query)))
+        lost = self._counts == 0
+        if not lost.all():
+            # Cameras of an identity are all the query's own if the least and the largest of them are.
+            cameras = self.gallery_camids[self._by_pid]
+            starts = self._first[~lost]
+            ends = starts + self._counts[~lost]
+            bounds = np.unique(np.concatenate([starts, ends[ends < len(cameras)]]))
+            place = np.searchsorted(bounds, starts)
+            least, most = (ufunc.reduceat(cameras, bounds)[place] for ufunc in (np.minimum, np.maximum))
+            own = self.query_camids[~lost]
+            lost[~lost] = (least == own) & (most == own)
+        return np.flatnonzero(lost)
 
     def explain(self, queries: Integers) -> str:
         """Why some of the queries have no match: identities and the cameras that see them, five at most."""

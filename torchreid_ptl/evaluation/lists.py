@@ -1,8 +1,9 @@
 """Ranked lists of a few queries, of which only the ranks of the matches are worked out."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from .labels import Integers, PairLabels
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Distances32: TypeAlias = npt.NDArray[np.float32]
+
+# Picking out costs less than sorting below this part of a row.
+_FEW = 20
 
 
 class RankedLists:
@@ -50,15 +54,25 @@ class RankedLists:
         places = self._match_rows[inside], self._match_columns[inside] - columns.start
         self._values[inside] = _take(block, *places)
 
-    def count(self, block: Tensor, columns: slice, sorter: "Sorter") -> None:
-        """Adds the images of a part that stand before each match."""
+    def order(self, block: Tensor, columns: slice, sorter: "Sorter") -> None:
+        """Has a part sorted; :meth:`count` takes it from there, and meanwhile the next one can be ordered."""
         inside = _inside(self._junk_columns, columns)
         junk = self._junk_rows[inside], self._junk_columns[inside] - columns.start
-        first, last = self._search(sorter(block, junk))
+        farthest = np.full(self.size, -math.inf, dtype=np.float32)
+        np.maximum.at(farthest, self._match_rows, self._values)
+        on_cpu = block.device.type == "cpu"
+        ordered = sorter(block.numpy(), junk, farthest) if on_cpu else _without(block, junk).sort(dim=1).values
+        self._ordered = block, columns, junk, ordered
+
+    def count(self) -> None:
+        """Adds the images of the part that was ordered last that stand before each match."""
+        block, columns, junk, ordered = self._ordered
+        first, last = self._search_on_device(ordered) if isinstance(ordered, Tensor) else self._search(ordered())
         self._before += first
         self._count_equal(block, columns, junk, first, last)
         if self._top is not None:
             self._top.add(block, columns, junk)
+        del self._ordered
 
     def ranks(self) -> tuple[Integers, Integers]:
         """Row and rank of every match, ordered by both; ranks count from 1."""
@@ -69,15 +83,13 @@ class RankedLists:
         """Gallery indices (B, count_top) and distances of the nearest images; -1 and NaN where there are no more."""
         return None if self._top is None else self._top.filled()
 
-    def _search(self, ordered: Tensor) -> tuple[Integers, Integers]:
-        """How many sorted distances are below each match's, and how many are not above it."""
-        if ordered.device.type != "cpu":
-            return self._search_on_device(ordered)
+    def _search(self, ordered: list[Distances32]) -> tuple[Integers, Integers]:
+        """How many distances without junk are below each match's, and how many are not above it."""
         first, last = np.empty_like(self._before), np.empty_like(self._before)
         ends = self._ends.tolist()
         # row by row: torch's search leaves threads behind that spin while the next rows are sorted
         for row, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            values, found = self._values[start:stop], ordered.numpy()[row]
+            values, found = self._values[start:stop], ordered[row]
             first[start:stop] = found.searchsorted(values, "left")
             last[start:stop] = found.searchsorted(values, "right")
         return first, last
@@ -142,20 +154,22 @@ class _Nearest:
 
 
 class Sorter:
-    """Sorts the rows of blocks, junk at the end, with all threads and into the same memory each time.
+    """Sorts what may stand before a match in each row of a block on the CPU, with all threads.
 
-    On the CPU it is numpy's sort of values, many times faster than torch's; each thread has one call for its share of
-    the rows, because threads of Python that call often wait for each other.
+    numpy sorts values many times faster than torch; each thread has one call for its share of the rows, because
+    threads of Python that call often wait for each other. Where little stands before the farthest match, that is
+    picked out and nothing else is sorted.
 
     Args:
-        values: the largest number of values in a block.
+        values: the largest number of distances to be sorted at a time.
         workers: threads.
     """
 
     def __init__(self, values: int, workers: int) -> None:
-        self._memory = torch.empty(values)
         self._count = workers
         self._workers = ThreadPoolExecutor(workers)
+        # One is worked on while the other one is read; fresh memory each time would cost as much as the sort.
+        self._memory = [(np.empty(values, dtype=np.float32), np.empty(values, dtype=np.bool_)) for _ in range(2)]
 
     def __enter__(self) -> "Sorter":
         return self
@@ -163,22 +177,49 @@ class Sorter:
     def __exit__(self, *error: object) -> None:
         self._workers.shutdown()
 
-    def __call__(self, block: Tensor, junk: tuple[Integers, Integers]) -> Tensor:
-        """Sorted distances (B, C), those of junk infinite."""
-        if block.device.type != "cpu":
-            return _without(block, junk).sort(dim=1).values
-        distances, ordered = block.numpy(), self._memory[: block.numel()].view(block.shape)
+    def __call__(
+        self, distances: Distances32, junk: tuple[Integers, Integers], farthest: Distances32
+    ) -> Callable[[], list[Distances32]]:
+        """Begins to sort, for each row at least all distances up to `farthest` but the junk's.
 
-        def work(rows: slice) -> None:
-            part = ordered.numpy()[rows]
-            part[:] = distances[rows]
+        Args:
+            distances: shape (B, C).
+            junk: rows and columns.
+            farthest: shape (B,).
+
+        Returns:
+            A function that waits for the sorted rows; infinite values or nothing stand for the rest.
+        """
+        self._memory.reverse()
+        memory = [part[: distances.size].reshape(distances.shape) for part in self._memory[0]]
+
+        def work(rows: slice) -> list[Distances32]:
             own = (junk[0] >= rows.start) & (junk[0] < rows.stop)
-            part[junk[0][own] - rows.start, junk[1][own]] = math.inf
-            part.sort(axis=1)
+            places = junk[0][own] - rows.start, junk[1][own]
+            return _sorted(distances[rows], places, farthest[rows], memory[0][rows], memory[1][rows])
 
         bounds = np.linspace(0, len(distances), self._count + 1).astype(int).tolist()
-        list(self._workers.map(work, map(slice, bounds[:-1], bounds[1:])))
-        return ordered
+        parts = self._workers.map(work, map(slice, bounds[:-1], bounds[1:]))
+        return lambda: [row for part in parts for row in part]
+
+
+def _sorted(
+    distances: Distances32, junk: tuple[Integers, Integers], farthest: Distances32, memory: Any, wanted: Any
+) -> list[Distances32]:
+    np.less_equal(distances, farthest[:, None], out=wanted)
+    wanted[junk] = False
+    counts = np.array([np.count_nonzero(row) for row in wanted], dtype=np.int64)
+    few = counts < distances.shape[1] // _FEW
+    many = np.take(distances, np.flatnonzero(~few), axis=0, out=memory[: np.count_nonzero(~few)], mode="clip")
+    kept = ~few[junk[0]]
+    many[(np.cumsum(~few) - 1)[junk[0][kept]], junk[1][kept]] = math.inf
+    many.sort(axis=1)
+    wanted[~few] = False
+    picked = np.full((np.count_nonzero(few), counts[few].max(initial=0)), math.inf, dtype=np.float32)
+    picked[np.arange(picked.shape[1]) < counts[few, None]] = distances[wanted]
+    picked.sort(axis=1)
+    rows = iter(many), iter(picked)
+    return [next(rows[int(is_few)]) for is_few in few]
 
 
 def _inside(indices: Integers, columns: slice) -> npt.NDArray[np.bool_]:

@@ -168,15 +168,18 @@ class _Work:
                     progress(rows.stop, len(self.distances))
 
     def _whole_rows(self, rows: slice, tile: slice, buffer: torch.Tensor, sorter: Sorter) -> None:
-        """Reads and counts from one block."""
+        """Reads and counts from one block; a part of it is sorted while the one before is counted."""
         block = self.distances.block(rows, tile, buffer)
+        waiting: tuple[Any, ...] = ()
         for chunk in self.plan.chunks(rows):
             lists = self._lists(chunk)
             part = block[chunk.start - rows.start : chunk.stop - rows.start]
             for item in lists:
                 item.read(part, tile)
-            lists[0].count(part, tile, sorter)
-            self._finish(*lists)
+            lists[0].order(part, tile, sorter)
+            self._finish(*waiting)
+            waiting = lists
+        self._finish(*waiting)
 
     def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, sorter: Sorter) -> None:
         """Makes each tile twice: once for the matches' distances, once to count."""
@@ -188,18 +191,24 @@ class _Work:
                     own = lists[0].rows
                     part = block[own.start - rows.start : own.stop - rows.start]
                     if counting:
-                        lists[0].count(part, tile, sorter)
+                        lists[0].order(part, tile, sorter)
+                        lists[0].count()
                     else:
                         for item in lists:
                             item.read(part, tile)
         for lists in chunks:
-            self._finish(*lists)
+            self._score(*lists)
+
+    def _finish(self, *lists: Any) -> None:
+        if lists:
+            lists[0].count()
+            self._score(*lists)
 
     def _lists(self, rows: slice) -> tuple[Any, ...]:
         lists = RankedLists(self.labels, rows, self.return_top)
         return (lists, SingleShots(self.labels, rows, *self.shot_settings)) if self.shot_settings else (lists,)
 
-    def _finish(self, lists: RankedLists, shots: SingleShots | None = None) -> None:
+    def _score(self, lists: RankedLists, shots: SingleShots | None = None) -> None:
         self.scores.add(lists.rows, *lists.ranks(), lists.junk_counts, self._zeros)
         if shots is not None and self.shots is not None:
             self.shots[lists.rows] = shots.ranks()
