@@ -92,6 +92,39 @@ def test_files_of_features_in_pieces(files, tmp_path, capsys):
     assert "1 - cosine" in capsys.readouterr().out
 
 
+def test_files_that_lie_where_results_go_and_are_called_like_sections(files, monkeypatch):
+    monkeypatch.chdir(files)
+    (files / "log" / "evaluation").mkdir(parents=True)
+    for side, name in (("query.npz", "features_x_query.npz"), ("gallery_2.npz", "features_x_gallery.npz")):
+        (files / side).rename(files / "log" / "evaluation" / name)
+    inputs = [f"log/evaluation/features_x_{side}.npz" for side in ("query", "gallery")]
+    for _ in range(2):
+        assert main(["--query", inputs[0], "--gallery", inputs[1]]) == 0
+    (files / inputs[0]).rename(files / "test.npz")
+    (files / inputs[1]).rename(files / "data.npz")
+    assert main(["--query", "test.npz", "--gallery", "data.npz", "data.save_dir", "elsewhere"]) == 0
+    assert (files / "elsewhere" / "report.html").is_file()
+
+
+def test_the_weights_asked_for_win_over_those_of_the_configuration(tmp_path, tiny_root, weights):
+    config = tmp_path / "training.yaml"
+    config.write_text(
+        "model: {name: osnet_x0_25_ptl, resume: auto, load_weights: none.pth}\nloss: {name: triplet}\n"
+        "sampler: {train_sampler: RandomIdentitySampler, num_instances: 2}\n"
+    )
+    command = ["--config-file", str(config), *model_command(tmp_path, tiny_root, weights)[2:]]
+    assert main(command) == 0
+    again = ["--config-file", str(tmp_path / "out" / "config.yaml"), *model_command(tmp_path, tiny_root, weights)[2:]]
+    assert main(again) == 0
+
+
+def test_a_gallery_without_matches_is_refused_before_reranking(files, capsys, monkeypatch):
+    monkeypatch.setattr("torchreid_ptl.engines.testing.rerank", lambda *a, **k: pytest.fail("re-ranked"))
+    command = ["--query", str(files / "query.npz"), "--gallery", str(files / "query.npz"), "test.rerank", "True"]
+    assert main(["--save-dir", str(files / "out"), *command]) == 1
+    assert "none of the 12 queries has a match" in capsys.readouterr().err
+
+
 def test_queries_asked_for(files, tmp_path, capsys):
     command = ["--query", str(files / "query.npz"), "--gallery", str(files / "gallery.pt"), "--show", "5", "2"]
     assert main(command) == 1

@@ -83,14 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate_model(parsed: argparse.Namespace) -> None:
-    options = ["test.evaluate", "True", "data.save_dir", parsed.save_dir or "log/evaluation", *_lists(parsed)]
+    options = [*_common(parsed), "test.evaluate", "True", "data.load_train_targets", "False"]
     if parsed.model:
         if parsed.model not in models():
             raise ConfigError(f"Unknown model {parsed.model!r}: {hint(parsed.model, models())}")
         options += ["model.name", parsed.model]
-    if parsed.weights and parsed.weights != "imagenet":
-        options += ["model.load_weights", parsed.weights]
-    # No training: the target's own training set is loaded, because torchreid always loads one, and in any batches.
+    if parsed.weights:  # whatever the configuration of the training began or went on from
+        from_imagenet = parsed.weights == "imagenet"
+        options += ["model.load_weights", "" if from_imagenet else parsed.weights, "model.resume", ""]
+        options += ["model.pretrained", str(from_imagenet)]
+    elif not {"model.load_weights", "model.resume"} & set(parsed.opts):
+        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
+    # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
     targets = {"sources": parsed.targets, "targets": parsed.targets}
     asked = argparse.Namespace(
         config_file=parsed.config_file, root=parsed.root, transforms=None, opts=[*options, *parsed.opts], **targets
@@ -98,17 +102,16 @@ def _evaluate_model(parsed: argparse.Namespace) -> None:
     config = configure(asked)
     config.defrost()
     config.data.sources = list(config.data.targets)
-    config.train.batch_size, config.sampler.train_sampler = 2, "RandomSampler"
+    config.train.batch_size = 2 * config.sampler.num_instances
     config.freeze()
-    if not config.model.load_weights and not config.model.resume and parsed.weights != "imagenet":
-        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
     engine = run(config, _shown(parsed))
     if parsed.save_features:
         _save_features(engine, Path(config.data.save_dir))
 
 
-def _lists(parsed: argparse.Namespace) -> list[str]:
-    return ["eval.rank_lists", "worst"] if not parsed.show else []
+def _common(parsed: argparse.Namespace) -> list[str]:
+    lists = ["eval.rank_lists", "worst"] if not parsed.show else []
+    return ["data.save_dir", parsed.save_dir or "log/evaluation", *lists]
 
 
 def _shown(parsed: argparse.Namespace) -> list[int]:
@@ -131,8 +134,7 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     missing = [side for side in ("query", "gallery") if not getattr(parsed, side)]
     if missing:
         raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
-    config = load_config(parsed.config_file or None, [*_lists(parsed), *parsed.opts])
-    config.data.save_dir = parsed.save_dir or "log/evaluation"
+    config = load_config(parsed.config_file or None, [*_common(parsed), *parsed.opts])
     config.test.evaluate = True
     config.use_gpu = config.use_gpu and torch.cuda.is_available()
     validate(config)
@@ -144,7 +146,8 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
         raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
     folder = Path(config.data.save_dir)
     with log_to(folder, "test"):
-        aside = set_aside(folder, left_by_a_run(folder))
+        inputs = {Path(path).resolve() for path in (*parsed.query, *parsed.gallery)}
+        aside = set_aside(folder, [name for name in left_by_a_run(folder) if (folder / name).resolve() not in inputs])
         print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
         options = TestOptions.of(**{key: value for key, value in run_options(config).items() if key in _OPTIONS})
         result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))

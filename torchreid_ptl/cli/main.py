@@ -13,6 +13,7 @@ import torch
 from yacs.config import CfgNode
 
 from ..config import ConfigError, load_config, validate
+from ..data.features import SUFFIXES
 from ..data.preflight import check_folders
 from ..data.reading import BadImageError
 from ..engines import CHECKPOINTS, ImagePTLEngine, NonFiniteLossError
@@ -64,8 +65,12 @@ def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
 
 
 def _looks_like_a_key(name: str) -> bool:
-    """Also a mistyped key: its section exists."""
-    return any(known.startswith(f"{name.partition('.')[0]}.") for known in SETTINGS) and "." in name
+    """Also a mistyped key: its section exists. A file of features may be called like a section."""
+    return (
+        "." in name
+        and any(known.startswith(f"{name.partition('.')[0]}.") for known in SETTINGS)
+        and not name.endswith(SUFFIXES)
+    )
 
 
 def configure(arguments: argparse.Namespace) -> CfgNode:

@@ -25,7 +25,15 @@ from .tested import Tested, chosen_rows, path_of
 
 def left_by_a_run(folder: Path) -> list[str]:
     """Names of what an earlier run left in a folder and a new one would overwrite, checkpoints aside."""
-    patterns = ("*.png", "queries_*.csv", "features_*.npz")
+    patterns = (
+        "curves.png",
+        "cmc.png",
+        "roc_*.png",
+        "scores_*.png",
+        "ranklist_*.png",
+        "queries_*.csv",
+        "features_*.npz",
+    )
     return ["results.json", "config.yaml", "report.html", *(path.name for p in patterns for path in folder.glob(p))]
 
 

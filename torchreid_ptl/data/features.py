@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class FeatureFile:
                 f"{self.path} is no file of torch, or holds more than tensors, numbers and names: "
                 f"{str(error).splitlines()[0]}"
             ) from error
-        except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FeatureFileError(f"{self.path} cannot be read as a file of features: {error}") from error
         if not isinstance(content, Mapping):
             raise FeatureFileError(f"{self.path} holds {type(content).__name__}; a dictionary was expected")

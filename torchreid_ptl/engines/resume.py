@@ -28,6 +28,7 @@ FREE = (
     "model.pretrained",
     "model.resume",
     "test.",
+    "eval.",
     "train.print_freq",
     "use_gpu",
 )

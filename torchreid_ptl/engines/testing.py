@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluation import FeatureDistances, RankingResult, evaluate_ranking, rerank
+from ..evaluation.blocks import make_plan
 from ..evaluation.distances import Features
+from ..evaluation.labels import PairLabels
+from ..evaluation.ranking import lost_queries
 from ..runtime.precision import autocast
 from ..runtime.progress import Progress
 
@@ -125,6 +128,10 @@ def _require_finite(features: Tensor, paths: list[str], precision: str) -> None:
 
 def rank(query: Descriptors, gallery: Descriptors, options: TestOptions, device: torch.device) -> RankingResult:
     """Ranks the gallery for each query as the options say."""
+    shape = len(query.pids), len(gallery.pids)
+    labels = PairLabels(query.pids, gallery.pids, query.camids, gallery.camids, shape)
+    lost_queries(labels, options.no_match)  # before a long re-ranking
+    make_plan(shape, options.memory_mb, device)
     distances = compare(query, gallery, options, device)
     long = len(query.pids) * len(gallery.pids) > LONG_WORK
     return evaluate_ranking(

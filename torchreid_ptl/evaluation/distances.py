@@ -182,8 +182,11 @@ class _Side:
 
     def check_finite(self) -> Tensor:
         """Squared lengths (N,) of the rows, which must be finite."""
-        parts = (piece for _, part in self.parts(slice(0, len(self))) for piece in part.split(_CHECKED_ROWS))
-        squares = torch.cat([piece.square().sum(1) for piece in parts])
+        squares = torch.empty(len(self), device=self._device)
+        scratch = torch.empty(_CHECKED_ROWS, self.dim, device=self._device)
+        for place, part in self.parts(slice(0, len(self))):
+            for piece, out in zip(part.split(_CHECKED_ROWS), squares[place].split(_CHECKED_ROWS), strict=True):
+                torch.sum(torch.square(piece, out=scratch[: len(piece)]), dim=1, out=out)
         bad = torch.nonzero(~(squares <= _LARGEST_NORM**2)).flatten().tolist()
         if bad:
             named = ", ".join(map(str, bad[:_NAMED_IN_ERRORS])) + (", ..." if len(bad) > _NAMED_IN_ERRORS else "")

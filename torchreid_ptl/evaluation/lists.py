@@ -16,7 +16,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Distances32: TypeAlias = npt.NDArray[np.float32]
 
 # Picking out costs less than sorting below this part of a row.
-_FEW = 20
+_FEW = 8
 
 
 class RankedLists:

@@ -44,8 +44,8 @@ def evaluate_ranking(
     """Ranks the gallery for every query and scores the lists.
 
     Zheng et al., ICCV 2015 (protocol, mAP, CMC), Li et al., CVPR 2014 (single gallery shot) and Ye et al., TPAMI 2021
-    (mINP) [paper]. AP is the one torchreid computes, equal to it in every bit on the same distances in a stable order
-    [code]. Equal distances keep the order of the gallery [ours].
+    (mINP) [paper]. AP is the one torchreid computes, equal to it in every bit on the same float32 distances in a stable
+    order [code]. Equal distances keep the order of the gallery [ours].
 
     For each query, gallery images of its identity in its own camera are junk and leave the list; images of its
     identity in another camera are the matches. With r_1 < ... < r_n the ranks of the matches in that list::
@@ -69,7 +69,7 @@ def evaluate_ranking(
             are an error ('error').
         memory_mb: MiB beside the inputs and the result.
         return_top: how many of the nearest gallery indices to return per query.
-        distances: shape (Q, G), to rank by instead of the descriptors', for example what `rerank` returns.
+        distances: shape (Q, G), to rank by instead of the descriptors', for example from `rerank`; read as float32.
         repeats: draws for each query with 'cuhk03'.
         seed: of these draws.
         device: where to compute; that of the gallery, or of the distances, by default.
@@ -90,7 +90,7 @@ def evaluate_ranking(
     _check_choice("on_no_match", on_no_match, ON_NO_MATCH)
     matrix = as_distances(query, gallery, metric, distances, device)
     labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, matrix.shape)
-    skipped = _lost(labels, on_no_match)
+    skipped = lost_queries(labels, on_no_match)
     shots = (repeats, seed) if protocol == "cuhk03" else None
     work = _Work(matrix, labels, make_plan(matrix.shape, memory_mb, matrix.device), return_top, shots)
     work.run(progress)
@@ -228,8 +228,8 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
 
 
-def _lost(labels: PairLabels, on_no_match: str) -> Integers:
-    """Queries without match; an error if these are all, or if there are any and none may be."""
+def lost_queries(labels: PairLabels, on_no_match: str = "skip") -> Integers:
+    """Queries without match; a ValueError if these are all, or if there are any and none may be."""
     lost = labels.without_match()
     total = len(labels.query_pids)
     if len(lost) == total:
