@@ -119,10 +119,12 @@ class FeaturePairs(AllPairs):
             enough = int(np.searchsorted(places.indptr, places.indptr[start] + _PAIRS, "right")) - 1
             part = slice(start, max(enough, start + 1))
             owners, columns = _places(places, part)
+            # only rows with places: in between there may be any number without
+            owning, outer = np.unique(owners, return_inverse=True)
             needed, inner = np.unique(columns, return_inverse=True)
             if len(needed):
-                images = self._take(np.arange(part.start, part.stop)), self._take(needed)
-                found.append(FeatureDistances(*images, self._metric).dense()[owners, inner])
+                images = self._take(part.start + owning), self._take(needed)
+                found.append(FeatureDistances(*images, self._metric).dense()[outer, inner])
             start = part.stop
         return np.concatenate(found)
 
