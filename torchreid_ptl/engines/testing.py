@@ -128,10 +128,11 @@ def _require_finite(features: Tensor, paths: list[str], precision: str) -> None:
 
 def rank(query: Descriptors, gallery: Descriptors, options: TestOptions, device: torch.device) -> RankingResult:
     """Ranks the gallery for each query as the options say."""
-    shape = len(query.pids), len(gallery.pids)
-    labels = PairLabels(query.pids, gallery.pids, query.camids, gallery.camids, shape)
-    lost_queries(labels, options.no_match)  # before a long re-ranking
-    make_plan(shape, options.memory_mb, device)
+    if options.rerank:  # what the ranking would refuse is refused before the long work
+        shape = len(query.pids), len(gallery.pids)
+        labels = PairLabels(query.pids, gallery.pids, query.camids, gallery.camids, shape)
+        lost_queries(labels, options.no_match)
+        make_plan(shape, options.memory_mb, device)
     distances = compare(query, gallery, options, device)
     long = len(query.pids) * len(gallery.pids) > LONG_WORK
     return evaluate_ranking(

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from .arrays import Floats32, slices, take
 from .distances import Distances, FeatureDistances, Features, MatrixDistances, Rows, as_float32
 
 Matrix: TypeAlias = Distances | Tensor | npt.NDArray[Any]
@@ -60,9 +61,8 @@ class AllPairs:
 
     def slices(self, rows: int) -> Iterator[slice]:
         """Blocks of rows, each of queries or of gallery images alone."""
-        for first, last in ((0, self.queries), (self.queries, self.total)):
-            for start in range(first, last, rows):
-                yield slice(start, min(start + rows, last))
+        yield from slices(slice(0, self.queries), rows)
+        yield from slices(slice(self.queries, self.total), rows)
 
     def halves(self, rows: slice) -> tuple[Distances, Distances, slice]:
         """For a block of rows: distances to queries, distances to gallery images, and which of their rows it is."""
@@ -77,7 +77,7 @@ class AllPairs:
         cut = (rows.stop - rows.start) * self.queries
         return squared_block(first, inner, buffer[:cut]), squared_block(second, inner, buffer[cut:])
 
-    def stored(self, places: sparse.csr_array, rows: int) -> npt.NDArray[np.float32]:
+    def stored(self, places: sparse.csr_array, rows: int) -> Floats32:
         """Distances at the stored places of a sparse (N, N) matrix in their order, from blocks of so many rows."""
         found = [np.empty(0, np.float32)]
         for part in self.slices(rows):
@@ -111,7 +111,7 @@ class FeaturePairs(AllPairs):
             FeatureDistances(images, images, metric),
         )
 
-    def stored(self, places: sparse.csr_array, rows: int) -> npt.NDArray[np.float32]:
+    def stored(self, places: sparse.csr_array, rows: int) -> Floats32:
         """Distances at the stored places, from products of a few rows with the descriptors they need."""
         found = [np.empty(0, np.float32)]
         start = 0
@@ -181,6 +181,5 @@ def _places(places: sparse.csr_array, rows: slice) -> tuple[npt.NDArray[Any], np
     return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), places.indices[ends[0] : ends[-1]]
 
 
-def _pick(distances: Distances, rows: slice, owners: npt.NDArray[Any], columns: npt.NDArray[Any]) -> Any:
-    at = [torch.from_numpy(index).to(distances.device) for index in (owners, columns)]
-    return distances.block(rows, slice(0, distances.shape[1]))[at[0], at[1]].cpu().numpy()
+def _pick(distances: Distances, rows: slice, owners: npt.NDArray[Any], columns: npt.NDArray[Any]) -> Floats32:
+    return take(distances.block(rows, slice(0, distances.shape[1])), owners, columns)

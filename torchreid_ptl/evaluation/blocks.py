@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .arrays import slices
+
 # More rows make the matrix product no faster, fewer than the second make it slow.
 _MOST_ROWS, _FEW_ROWS = 2048, 32
 # What a thread sorts at a time: enough to be worth the call.
@@ -39,15 +41,15 @@ class Plan:
 
     def row_blocks(self) -> Iterator[slice]:
         """Blocks of queries of nearly equal size."""
-        return _parts(slice(0, self.shape[0]), self.rows)
+        return slices(slice(0, self.shape[0]), self.rows)
 
     def tiles(self) -> list[slice]:
         """Gallery images in parts; a single one if a few whole rows fit into the memory."""
-        return list(_parts(slice(0, self.shape[1]), self.columns))
+        return list(slices(slice(0, self.shape[1]), self.columns))
 
     def chunks(self, rows: slice) -> Iterator[slice]:
         """A block of queries in parts to be sorted."""
-        return _parts(rows, self.chunk)
+        return slices(rows, self.chunk)
 
     def buffer(self, device: torch.device) -> torch.Tensor:
         """Memory for a block, to be used for each."""
@@ -86,8 +88,3 @@ def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) ->
         columns = min(gallery, max(1, room // (4 * rows)))
     rows = math.ceil(queries / math.ceil(queries / rows))
     return Plan(shape, rows, columns, max(1, min(rows, sorting // (per_pair * columns))), workers)
-
-
-def _parts(whole: slice, size: int) -> Iterator[slice]:
-    for start in range(whole.start, whole.stop, size):
-        yield slice(start, min(start + size, whole.stop))

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .arrays import NAMED_IN_ERRORS, slices
+
 METRICS = ("euclidean", "cosine")
 
 # The sum |q|^2 + |g|^2 + 2 |q| |g| must stay finite in float32.
 _LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max) / 2
-_NAMED_IN_ERRORS = 5
 # Rows that must be read, converted or normalised are so in parts of this many bytes, which the allocator reuses.
 _PART_BYTES = 16 * 2**20
 _CHECKED_ROWS = 256
@@ -113,7 +114,8 @@ class FeatureDistances(Distances):
             raise ValueError(f"unknown metric {metric!r}; allowed: {', '.join(METRICS)}")
         self.metric = metric
         own = gallery.device if isinstance(gallery, Tensor) else "cpu"
-        self.device = torch.device(own if device is None else device)
+        # 'cuda' becomes 'cuda:0', as tensors there say
+        self.device = torch.empty(0, device=own if device is None else device).device
         sides = {"query": query, "gallery": gallery}
         self._query, self._gallery = (_Side(name, side, self.device) for name, side in sides.items())
         dims = self._query.dim, self._gallery.dim
@@ -176,8 +178,7 @@ class _Side:
         step = max(1, _PART_BYTES // (4 * self.dim))
         if self._ready and whole:
             step = rows.stop - rows.start
-        for start in range(rows.start, rows.stop, step):
-            place = slice(start, min(start + step, rows.stop))
+        for place in slices(rows, step):
             yield place, as_float32(self._features[place], self._device)
 
     def check_finite(self) -> Tensor:
@@ -189,7 +190,7 @@ class _Side:
                 torch.sum(torch.square(piece, out=scratch[: len(piece)]), dim=1, out=out)
         bad = torch.nonzero(~(squares <= _LARGEST_NORM**2)).flatten().tolist()
         if bad:
-            named = ", ".join(map(str, bad[:_NAMED_IN_ERRORS])) + (", ..." if len(bad) > _NAMED_IN_ERRORS else "")
+            named = ", ".join(map(str, bad[:NAMED_IN_ERRORS])) + (", ..." if len(bad) > NAMED_IN_ERRORS else "")
             raise ValueError(
                 f"{len(bad)} of {len(self)} {self._name} rows hold NaN, infinite or, for float32, too large values: "
                 f"{named}"

@@ -1,15 +1,13 @@
 """Error rates of all thresholds on a distance, from counts of genuine and impostor pairs."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Floats, Integers
 from .float_histogram import bin_starts
-from .labels import Integers
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 _DRAWN_BINS = 200
 _DRAWN_SHARE = 0.9999

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-Labels: TypeAlias = Sequence[int] | torch.Tensor | npt.NDArray[Any]
-Integers: TypeAlias = npt.NDArray[np.int64]
+from .arrays import NAMED_IN_ERRORS, Integers
 
-_NAMED_IN_ERRORS = 5
+Labels: TypeAlias = Sequence[int] | torch.Tensor | npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,7 @@ class PairLabels:
         junk = self.gallery_camids[columns] == self.query_camids[rows][owners]
         return SameIdentity(owners, columns, junk)
 
+    @cached_property
     def groups(self) -> tuple[Integers, Integers, Integers]:
         """Gallery indices by identity (G,); where each identity starts in them, and its number of images (I,)."""
         _, starts, counts = np.unique(self.gallery_pids[self._by_pid], return_index=True, return_counts=True)
@@ -104,7 +105,7 @@ class PairLabels:
         named: list[str] = []
         for pid in np.unique(self.query_pids[queries]).tolist():
             cameras = np.unique(self.gallery_camids[self.gallery_pids == pid]).tolist()
-            if len(named) == _NAMED_IN_ERRORS:
+            if len(named) == NAMED_IN_ERRORS:
                 return "; ".join([*named, "..."])
             named.append(
                 f"identity {pid} is seen in the gallery by cameras {cameras} only, which is the query's own"

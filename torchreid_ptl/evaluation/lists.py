@@ -3,17 +3,14 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .labels import Integers, PairLabels
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Distances32: TypeAlias = npt.NDArray[np.float32]
+from .arrays import Floats, Floats32, Integers, inside, take
+from .labels import PairLabels
 
 # Picking out costs less than sorting below this part of a row.
 _FEW = 8
@@ -50,14 +47,14 @@ class RankedLists:
 
     def read(self, block: Tensor, columns: slice) -> None:
         """Takes the matches' distances from the part (B, columns) of the matrix."""
-        inside = _inside(self._match_columns, columns)
-        places = self._match_rows[inside], self._match_columns[inside] - columns.start
-        self._values[inside] = _take(block, *places)
+        within = inside(self._match_columns, columns)
+        places = self._match_rows[within], self._match_columns[within] - columns.start
+        self._values[within] = take(block, *places)
 
     def order(self, block: Tensor, columns: slice, sorter: "Sorter") -> None:
         """Has a part sorted; :meth:`count` takes it from there, and meanwhile the next one can be ordered."""
-        inside = _inside(self._junk_columns, columns)
-        junk = self._junk_rows[inside], self._junk_columns[inside] - columns.start
+        within = inside(self._junk_columns, columns)
+        junk = self._junk_rows[within], self._junk_columns[within] - columns.start
         farthest = np.full(self.size, -math.inf, dtype=np.float32)
         np.maximum.at(farthest, self._match_rows, self._values)
         on_cpu = block.device.type == "cpu"
@@ -83,7 +80,7 @@ class RankedLists:
         """Gallery indices (B, count_top) and distances of the nearest images; -1 and NaN where there are no more."""
         return None if self._top is None else self._top.filled()
 
-    def _search(self, ordered: list[Distances32]) -> tuple[Integers, Integers]:
+    def _search(self, ordered: list[Floats32]) -> tuple[Integers, Integers]:
         """How many distances without junk are below each match's, and how many are not above it."""
         first, last = np.empty_like(self._before), np.empty_like(self._before)
         ends = self._ends.tolist()
@@ -108,11 +105,11 @@ class RankedLists:
     ) -> None:
         """Adds the images at exactly a match's distance that stand before it in the gallery."""
         later = self._match_columns >= columns.stop
-        inside = _inside(self._match_columns, columns)
+        within = inside(self._match_columns, columns)
         # Junk was set to infinity for the sort, so there ties are looked at.
         endless = np.isinf(self._values)
         self._before += np.where(later & ~endless, last - first, 0)
-        entries = np.flatnonzero((inside & (last - first > 1)) | ((inside | later) & endless))
+        entries = np.flatnonzero((within & (last - first > 1)) | ((within | later) & endless))
         if not len(entries):
             return
         distances = block.cpu().numpy()
@@ -133,7 +130,7 @@ class _Nearest:
         self._values = np.empty(0, dtype=np.float32)
 
     def add(self, block: Tensor, columns: slice, junk: tuple[Integers, Integers]) -> None:
-        rows, places, values = _nearest(block, junk, min(self._count, block.shape[1]))
+        rows, places, values = _not_beyond(block, junk, min(self._count, block.shape[1]))
         kept = ~np.isin(rows * block.shape[1] + places, junk[0] * block.shape[1] + junk[1])
         rows = np.concatenate([self._rows, rows[kept]])
         found = np.concatenate([self._columns, places[kept] + columns.start])
@@ -178,8 +175,8 @@ class Sorter:
         self._workers.shutdown()
 
     def __call__(
-        self, distances: Distances32, junk: tuple[Integers, Integers], farthest: Distances32
-    ) -> Callable[[], list[Distances32]]:
+        self, distances: Floats32, junk: tuple[Integers, Integers], farthest: Floats32
+    ) -> Callable[[], list[Floats32]]:
         """Begins to sort, for each row at least all distances up to `farthest` but the junk's.
 
         Args:
@@ -193,7 +190,7 @@ class Sorter:
         self._memory.reverse()
         memory = [part[: distances.size].reshape(distances.shape) for part in self._memory[0]]
 
-        def work(rows: slice) -> list[Distances32]:
+        def work(rows: slice) -> list[Floats32]:
             own = (junk[0] >= rows.start) & (junk[0] < rows.stop)
             places = junk[0][own] - rows.start, junk[1][own]
             return _sorted(distances[rows], places, farthest[rows], memory[0][rows], memory[1][rows])
@@ -204,8 +201,8 @@ class Sorter:
 
 
 def _sorted(
-    distances: Distances32, junk: tuple[Integers, Integers], farthest: Distances32, memory: Any, wanted: Any
-) -> list[Distances32]:
+    distances: Floats32, junk: tuple[Integers, Integers], farthest: Floats32, memory: Any, wanted: Any
+) -> list[Floats32]:
     np.less_equal(distances, farthest[:, None], out=wanted)
     wanted[junk] = False
     counts = np.array([np.count_nonzero(row) for row in wanted], dtype=np.int64)
@@ -222,23 +219,13 @@ def _sorted(
     return [next(rows[int(is_few)]) for is_few in few]
 
 
-def _inside(indices: Integers, columns: slice) -> npt.NDArray[np.bool_]:
-    return (indices >= columns.start) & (indices < columns.stop)
-
-
-def _take(block: Tensor, rows: Integers, columns: Integers) -> Distances32:
-    if block.device.type == "cpu":
-        return block.numpy()[rows, columns]
-    return block[torch.from_numpy(rows).to(block.device), torch.from_numpy(columns).to(block.device)].cpu().numpy()
-
-
 def _without(block: Tensor, junk: tuple[Integers, Integers]) -> Tensor:
     """A copy in which junk is infinitely far."""
     places = tuple(torch.from_numpy(index).to(block.device) for index in junk)
     return block.clone().index_put_(places, torch.full((), math.inf, device=block.device))
 
 
-def _nearest(block: Tensor, junk: tuple[Integers, Integers], count: int) -> tuple[Integers, Integers, Distances32]:
+def _not_beyond(block: Tensor, junk: tuple[Integers, Integers], count: int) -> tuple[Integers, Integers, Floats32]:
     """Rows, columns and values of all entries that are not above the `count`-th of their row without junk."""
     if block.device.type == "cpu":
         distances = block.numpy()

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .arrays import Floats, Integers
 from .blocks import Plan, make_plan
 from .distances import Distances, FeatureDistances, Features, MatrixDistances
-from .labels import Integers, Labels, PairLabels
-from .lists import Floats, RankedLists, Sorter
+from .labels import Labels, PairLabels
+from .lists import RankedLists, Sorter
 from .result import RankingResult, Scores
 from .single_shot import SingleShots
 

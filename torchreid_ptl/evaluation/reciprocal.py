@@ -1,13 +1,11 @@
 """k-reciprocal neighbour sets and codes as sparse matrices (Zhong et al., CVPR 2017), on the CPU in O(N k)."""
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-Floats32: TypeAlias = npt.NDArray[np.float32]
-Integers32: TypeAlias = npt.NDArray[np.int32]
+from .arrays import Floats32, Integers32
 
 # Rows whose sets are expanded together; a row takes up to k1^2 / 2 counts.
 _ROWS = 512

@@ -10,8 +10,9 @@ from scipy import sparse
 from torch import Tensor
 
 from .all_pairs import AllPairs, FeaturePairs, Matrix, squared_block
+from .arrays import Floats32, Integers32
 from .distances import Distances, Features
-from .reciprocal import Floats32, Integers32, Overlaps, average, encode, expanded_sets
+from .reciprocal import Overlaps, average, encode, expanded_sets
 
 # A distance, and another one if a block does not use the buffer it is given.
 _BYTES_PER_PAIR = 8

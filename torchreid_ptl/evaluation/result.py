@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .labels import Integers
-from .lists import Floats
+from .arrays import Floats, Floats32, Integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +30,7 @@ class RankingResult:
 
     mAP: float
     mINP: float
-    cmc: npt.NDArray[np.float32]
+    cmc: Floats32
     average_precision: Floats
     inverse_negative_penalty: Floats
     first_hit: Integers

@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from .labels import Integers, PairLabels
-from .lists import _inside, _take
+from .arrays import Integers, inside, take
+from .labels import PairLabels
 
 
 class SingleShots:
@@ -24,7 +24,7 @@ class SingleShots:
     def __init__(self, labels: PairLabels, rows: slice, repeats: int, seed: int) -> None:
         self._same = labels.same_identity(rows)
         size = rows.stop - rows.start
-        order, self._starts, self._counts = labels.groups()
+        order, self._starts, self._counts = labels.groups
         self._own = np.searchsorted(labels.gallery_pids[order][self._starts], labels.query_pids[rows])
         self.valid = np.bincount(self._same.matches[0], minlength=size) > 0
         shape = (size, repeats, len(self._starts))
@@ -47,8 +47,8 @@ class SingleShots:
 
     def read(self, block: Tensor, columns: slice) -> None:
         """Takes the distances of the drawn images from the part (B, columns) of the matrix."""
-        places = np.nonzero(_inside(self._drawn, columns))
-        self._values[places] = _take(block, places[0], self._drawn[places] - columns.start)
+        places = np.nonzero(inside(self._drawn, columns))
+        self._values[places] = take(block, places[0], self._drawn[places] - columns.start)
 
     def ranks(self) -> Integers:
         """Rank of the match, counted from 1, shape (B, repeats); 0 for a query without match."""

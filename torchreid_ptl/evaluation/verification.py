@@ -8,11 +8,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .arrays import Integers, inside, slices
 from .blocks import Plan, make_plan
 from .distances import Distances, FeatureDistances, Features
 from .error_rates import ErrorRates, equal_width
 from .float_histogram import FloatHistogram
-from .labels import Integers, Labels, PairLabels, SameIdentity
+from .labels import Labels, PairLabels, SameIdentity
 from .ranking import as_distances
 from .verification_result import Recommendation, VerificationResult
 
@@ -178,14 +179,13 @@ def _count(
 def _same_identity(labels: PairLabels, rows: slice, tile: slice) -> Iterator[tuple[slice, SameIdentity]]:
     """Pairs of one identity in a block, with their places in it; a few rows at a time."""
     step = max(1, _LISTED_PAIRS // len(labels.gallery_pids))
-    for start in range(rows.start, rows.stop, step):
-        part = slice(start, min(start + step, rows.stop))
+    for part in slices(rows, step):
         same = labels.same_identity(part)
-        inside = (tile.start <= same.columns) & (same.columns < tile.stop)
-        columns = same.columns[inside] - tile.start
+        within = inside(same.columns, tile)
+        columns = same.columns[within] - tile.start
         yield (
-            slice(start - rows.start, part.stop - rows.start),
-            SameIdentity(same.rows[inside], columns, same.junk[inside]),
+            slice(part.start - rows.start, part.stop - rows.start),
+            SameIdentity(same.rows[within], columns, same.junk[within]),
         )
 
 

@@ -4,7 +4,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .error_rates import Floats, Measured, Operating
+from .arrays import Floats
+from .error_rates import Measured, Operating
 
 _UNITS = {"euclidean": "squared Euclidean distance", "cosine": "1 - cosine", "given": "distance as given"}
 
