@@ -1,7 +1,7 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, validation, dump."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,12 @@ from .hints import hint, nearest
 from .settings import SETTINGS
 
 BASE = "_BASE_"
+CHAIN = "chain"
+"""The key of a chain of stages; see ``cli/stages.py``."""
+COMMAND_LINE = "the command line"
+
+Entry = tuple[str, Any, str]
+"""A dotted key, its value, and where that was said."""
 
 
 class ConfigError(ValueError):
@@ -43,16 +49,39 @@ def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> 
 
     Raises:
         FileNotFoundError: the file or one it builds upon is missing.
-        ConfigError: an unknown key, a value of the wrong type, a circle of bases, or an option without value.
+        ConfigError: an unknown key, a value of the wrong type, a circle of bases, an option without value, or a
+            chain of runs where one is wanted.
     """
-    config = default_config()
-    if path:
-        for key, value, origin in _read(Path(path), ()):
-            _set(config, key, value, origin)
+    return build_config([*read_file(path), *read_options(options)])
+
+
+def read_file(path: str | Path | None) -> list[Entry]:
+    """What a file says, those it builds upon first; nothing without a file."""
+    return list(_read(Path(path), ())) if path else []
+
+
+def read_options(options: Sequence[str]) -> list[Entry]:
+    """What KEY VALUE pairs say."""
     if len(options) % 2:
         raise ConfigError(f"Options come in pairs KEY VALUE; {options[-1]!r} has no value. Got: {' '.join(options)}")
-    for key, text in zip(options[::2], options[1::2], strict=True):
-        _set(config, key, text, "the command line")
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [(key, _listed(text) if key == CHAIN else text, COMMAND_LINE) for key, text in pairs]
+
+
+def build_config(entries: Iterable[Entry]) -> CfgNode:
+    """The tree of a run, not yet frozen; later entries win.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or a chain of runs.
+    """
+    config = default_config()
+    for key, value, origin in entries:
+        if key == CHAIN:
+            raise ConfigError(
+                f"{origin} holds a chain of stages and one run is wanted here; take the config.yaml that a stage left "
+                "in its folder, or a file without the key chain"
+            )
+        _set(config, key, value, origin)
     return config
 
 
@@ -92,7 +121,16 @@ def get(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Any, str]]:
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of a tree of dictionaries."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
     """Yields (dotted key, value, origin) of a file, those of its bases first."""
     path = path.resolve()
     if path in above:
@@ -111,16 +149,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, Any, str]]
         raise ConfigError(f"{BASE} in {path} is {bases!r}; expected a file name or a list of them")
     for base in bases:
         yield from _read(path.parent / base, (*above, path))
-    for key, value in _flatten(content):
+    if CHAIN in content:
+        yield CHAIN, content.pop(CHAIN), str(path)
+    for key, value in flatten(content):
         yield key, value, str(path)
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _set(config: CfgNode, key: str, value: Any, origin: str) -> None:
@@ -140,6 +172,13 @@ def _hint(key: str) -> str:
     same_name = [known for known in SETTINGS if known.rpartition(".")[2] == key.rpartition(".")[2]]
     close = nearest(key, SETTINGS) or next(iter(same_name), None)
     return f"did you mean {close!r}?" if close else "docs/config.md lists all keys"
+
+
+def _listed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{CHAIN} is {text!r} on {COMMAND_LINE}; expected a list such as '[a, b]'") from error
 
 
 def _typed(key: str, value: Any, origin: str) -> Any:

@@ -31,6 +31,7 @@ SETTINGS: dict[str, Setting] = {
     "model.name": Setting("resnet50", "a model of torchreid or of this plugin"),
     "model.pretrained": Setting(True, "begin from ImageNet weights, through torchreid"),
     "model.load_weights": Setting("", "weights to begin from; a plain backbone's fit its _ptl sibling"),
+    "model.load_classifier": _ours(True, "take their classifier too, where it fits; False begins with a new one"),
     "model.resume": Setting("", "checkpoint to continue from, or auto for the newest whole one in data.save_dir"),
     "model.keep_last": _ours(2, "checkpoints of single epochs to keep, beside the best one"),
     "ptl.start": _ours(

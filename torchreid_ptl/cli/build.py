@@ -83,7 +83,8 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
             num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=config.use_gpu, **options
         )
     if config.model.load_weights:
-        print(f"Loading {config.model.load_weights}\n{load_weights(model, config.model.load_weights)}")
+        report = load_weights(model, config.model.load_weights, classifier=config.model.load_classifier)
+        print(f"Loading {config.model.load_weights}\n{report}")
     return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
 
 

@@ -2,14 +2,20 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from ..data.tiny import TinyDrawnPedestrians
+from .chain import prepare, run_stages
+from .stages import Chain
 
 NAME = "drawn_pedestrians_tiny"
 STEPS = 2
+_RECIPE = TinyDrawnPedestrians.recipe
+IMAGES = _RECIPE.train_ids * _RECIPE.cameras * _RECIPE.images_per_camera
 
 
 def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
@@ -22,25 +28,49 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
         config: checked.
         run: what a real run would call.
     """
-    recipe = TinyDrawnPedestrians.recipe
-    images = recipe.train_ids * recipe.cameras * recipe.images_per_camera
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
-        tried = config.clone()
-        tried.defrost()
-        tried.data.root = tried.data.save_dir = folder
-        tried.data.sources = tried.data.targets = [NAME]
-        tried.data.workers = 0
-        tried.model.pretrained = False
-        tried.model.resume = ""
-        tried.train.max_epoch = 1
-        tried.train.batch_size = images // STEPS
-        tried.train.start_epoch = 0
-        tried.sampler.num_instances = 2
-        tried.sampler.num_cams = tried.sampler.num_datasets = 1
-        tried.data.load_train_targets = False
-        tried.test.evaluate = False
-        tried.freeze()
-        engine = run(tried)
+        _require_steps(run(_shrunk(config, folder)))
+    print(f"Dry run of {config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
+
+
+def dry_run_chain(chain: Chain, run: Callable[[CfgNode], Any]) -> None:
+    """Runs all stages of a chain as :func:`dry_run` does, so that weights pass from one to the next.
+
+    Args:
+        chain: checked.
+        run: what a real chain would call for each stage.
+    """
+    with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
+        common = _shrunk(chain.common, folder)
+        stages = [replace(stage, config=_shrunk(stage.config, folder, stage.folder)) for stage in chain.stages]
+        tried = replace(chain, common=common, stages=tuple(stages), resume=False)
+        prepare(tried)
+        run_stages(tried, lambda config: _require_steps(run(config)))
+    print(
+        f"Dry run of {len(stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; the "
+        "figures say nothing"
+    )
+
+
+def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
+    tried = config.clone()
+    tried.defrost()
+    tried.data.root, tried.data.save_dir = folder, str(Path(folder) / below)
+    tried.data.sources, tried.data.targets = [NAME], [NAME]
+    tried.data.workers = 0
+    tried.model.pretrained = False
+    tried.model.resume = ""
+    tried.train.max_epoch = 1
+    tried.train.batch_size = IMAGES // STEPS
+    tried.train.start_epoch = 0
+    tried.sampler.num_instances = 2
+    tried.sampler.num_cams = tried.sampler.num_datasets = 1
+    tried.data.load_train_targets = tried.data.combineall = False
+    tried.test.evaluate = False
+    tried.freeze()
+    return tried
+
+
+def _require_steps(engine: Any) -> None:
     if engine.num_batches != STEPS:
         raise RuntimeError(f"The dry run took {engine.num_batches} steps instead of {STEPS}")
-    print(f"Dry run of {config.model.name} done: {STEPS} steps of {images // STEPS} made images and a test")

@@ -18,7 +18,7 @@ from ..host import models
 from ..runtime.files import set_aside
 from .build import run_options
 from .main import answered, configure, log_to, release_keys, run
-from .report import leave, left_by_a_run, write_config
+from .report import leave, left_by_a_run, require_no_chain, write_config
 from .tested import check_shown, judge
 
 FILES = "features"
@@ -97,7 +97,12 @@ def _evaluate_model(parsed: argparse.Namespace) -> None:
     # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
     targets = {"sources": parsed.targets, "targets": parsed.targets}
     asked = argparse.Namespace(
-        config_file=parsed.config_file, root=parsed.root, transforms=None, opts=[*options, *parsed.opts], **targets
+        config_file=parsed.config_file,
+        root=parsed.root,
+        transforms=None,
+        resume=False,
+        opts=[*options, *parsed.opts],
+        **targets,
     )
     config = configure(asked)
     config.defrost()
@@ -145,6 +150,7 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     if shown and not (sides["query"].paths and sides["gallery"].paths):
         raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
     folder = Path(config.data.save_dir)
+    require_no_chain(folder)
     with log_to(folder, "test"):
         inputs = {Path(path).resolve() for path in (*parsed.query, *parsed.gallery)}
         aside = set_aside(folder, [name for name in left_by_a_run(folder) if (folder / name).resolve() not in inputs])

@@ -12,7 +12,16 @@ from typing import Any, TextIO
 import torch
 from yacs.config import CfgNode
 
-from ..config import ConfigError, load_config, validate
+from ..config import (
+    CHAIN,
+    COMMAND_LINE,
+    ConfigError,
+    Entry,
+    build_config,
+    read_file,
+    read_options,
+    validate,
+)
 from ..data.features import SUFFIXES
 from ..data.preflight import check_folders
 from ..data.reading import BadImageError
@@ -24,16 +33,20 @@ from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
-from .dry_run import dry_run
-from .report import leave, left_by_a_run, write_config
+from .chain import check_settings, prepare, run_stages, stop_explained
+from .dry_run import dry_run, dry_run_chain
+from .report import leave, left_by_a_run, require_no_chain, write_config
+from .stages import Chain, plan
 from .tested import Tested, check_shown, judge
 
 EXPECTED = (ConfigError, CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """What a user can cause: answered with the message alone."""
+FLAGS = {"--dry-run": "dry_run", "--resume": "resume"}
+"""Switches without a value; they may stand behind KEY VALUE pairs too, at the end of a command given before."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the host's switches, ``--dry-run``, and KEY VALUE pairs."""
+    """Reads the host's switches, ``--dry-run``, ``--resume``, and KEY VALUE pairs."""
     parser = argparse.ArgumentParser(
         prog="torchreid_ptl",
         description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
@@ -48,9 +61,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
     parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run or chain, if there is one")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
     parsed = parser.parse_args(arguments)
     release_keys(parsed, "sources", "targets", "transforms")
+    for flag, name in FLAGS.items():
+        setattr(parsed, name, getattr(parsed, name) or flag in parsed.opts)
+    parsed.opts = [option for option in parsed.opts if option not in FLAGS]
     return parsed
 
 
@@ -58,7 +75,7 @@ def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
     """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
     for switch in switches:
         names = getattr(parsed, switch) or []
-        first = next((index for index, name in enumerate(names) if name in SETTINGS), len(names))
+        first = next((index for index, name in enumerate(names) if name in SETTINGS or name == CHAIN), len(names))
         first = next((index for index, name in enumerate(names[:first]) if _looks_like_a_key(name)), first)
         setattr(parsed, switch, names[:first] or None)
         parsed.opts = [*names[first:], *parsed.opts]
@@ -75,16 +92,35 @@ def _looks_like_a_key(name: str) -> bool:
 
 def configure(arguments: argparse.Namespace) -> CfgNode:
     """Builds and checks the configuration the command line asks for."""
-    config = load_config(arguments.config_file or None, arguments.opts)
-    if arguments.root:
-        config.data.root = arguments.root
-    for name in ("sources", "targets", "transforms"):
-        if getattr(arguments, name):
-            config.data[name] = getattr(arguments, name)
-    config.use_gpu = config.use_gpu and torch.cuda.is_available()
+    config = build_config([*read_file(arguments.config_file), *_said(arguments)])
     validate(config)
     config.freeze()
     return config
+
+
+def configure_chain(arguments: argparse.Namespace) -> Chain | None:
+    """Builds and checks the chain the command line asks for; None when it asks for a single run."""
+    chain = plan(read_file(arguments.config_file), _said(arguments))
+    if chain:
+        check_settings(chain)
+    return chain
+
+
+def _said(arguments: argparse.Namespace) -> list[Entry]:
+    """What the command line and the machine say; the last one wins."""
+    said = read_options(arguments.opts)
+    keys = {"root": "data.root", "sources": "data.sources", "targets": "data.targets", "transforms": "data.transforms"}
+    for name, key in keys.items():
+        if getattr(arguments, name):
+            said.append((key, getattr(arguments, name), COMMAND_LINE))
+    if arguments.resume:
+        other = [value for key, value, _ in said if key == "model.resume" and value != "auto"]
+        if other:
+            raise ConfigError(f"--resume means model.resume auto, and model.resume is {other[-1]!r}; give one of them")
+        said.append(("model.resume", "auto", COMMAND_LINE))
+    if not torch.cuda.is_available():
+        said.append(("use_gpu", False, "this machine"))
+    return said
 
 
 def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
@@ -99,6 +135,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
     """
     started = time.monotonic()
     folder = Path(config.data.save_dir)
+    require_no_chain(folder)
     check_folders(config.data.root, [*config.data.sources, *config.data.targets])
     seed_everything(config.train.seed)
     keep_freed_memory()
@@ -145,19 +182,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(arguments)
 
     def work() -> None:
-        config = configure(parsed)
-        if parsed.dry_run:
-            dry_run(config, run)
+        chain = configure_chain(parsed)
+        if chain:
+            _run_chain(chain, dry=parsed.dry_run)
+        elif parsed.dry_run:
+            dry_run(configure(parsed), run)
         else:
-            run(config)
+            run(configure(parsed))
 
     return answered(work)
+
+
+def _run_chain(chain: Chain, dry: bool) -> None:
+    if dry:
+        dry_run_chain(chain, run)
+        return
+    prepare(chain)
+    with stop_explained(chain):
+        run_stages(chain, run)
 
 
 def answered(work: Callable[[], object]) -> int:
     """Runs a command; what a user can cause is answered with the message alone, and exit status 1."""
     try:
         work()
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

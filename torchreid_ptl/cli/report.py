@@ -15,12 +15,28 @@ import torchvision
 from yacs.config import CfgNode
 
 from .. import host
-from ..config import to_dict
+from ..config import ConfigError, to_dict
 from ..runtime.files import replace_file
 from ..version import __version__
 from ..visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
 from .page import histogram_of, roc_of, write_report
 from .tested import Tested, chosen_rows, path_of
+
+RECORD = "chain.json"
+"""The file by which the folder of a chain is known."""
+
+
+def require_no_chain(folder: Path) -> None:
+    """Makes sure a single run does not write into the folder of a chain.
+
+    Raises:
+        ConfigError: the folder is a chain's.
+    """
+    if (folder / RECORD).exists():
+        raise ConfigError(
+            f"{folder} holds a chain ({RECORD}) and this is a single run: choose another data.save_dir, or move the "
+            "chain elsewhere"
+        )
 
 
 def left_by_a_run(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ FREE = (
     "data.workers",
     "data.on_bad_image",
     "model.keep_last",
+    "model.load_classifier",
     "model.load_weights",
     "model.pretrained",
     "model.resume",

@@ -53,7 +53,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], *, classifier: bool = True) -> LoadReport:
     """Loads what fits of a checkpoint into a model.
 
     Prefixes of wrappers are stripped; a plain backbone's checkpoint finds its place in the PTL network or MGN around
@@ -62,6 +62,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     Args:
         model: any network, wrapped or not; one with ``adapt_state_dict`` renames the entries first.
         source: a file, or a state dict.
+        classifier: False leaves the classifier out even where it fits: as many identities may be other people.
 
     Returns:
         What matched and what did not.
@@ -77,6 +78,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor]) ->
     if hasattr(model, "adapt_state_dict"):
         adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = model.adapt_state_dict  # type: ignore[assignment]
         state = adapt(state)
+    if not classifier:
+        state = {key: value for key, value in state.items() if not _of_classifier(key)}
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     report = LoadReport(
@@ -102,10 +105,14 @@ def _plain(state: Any, label: str) -> dict[str, Tensor]:
     return plain
 
 
+def _of_classifier(key: str) -> bool:
+    return "classifier" in key
+
+
 def _require_fit(
     state: Mapping[str, Tensor], fitting: Mapping[str, Tensor], own: Mapping[str, Tensor], label: str
 ) -> None:
-    counted = {key: value.numel() for key, value in state.items() if "classifier" not in key}
+    counted = {key: value.numel() for key, value in state.items() if not _of_classifier(key)}
     matched = sum(size for key, size in counted.items() if key in fitting)
     total = sum(counted.values())
     if matched and 2 * matched >= total:

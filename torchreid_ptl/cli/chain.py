@@ -1,0 +1,163 @@
+"""Runs a chain: its stages one after the other, each from the weights of those before it."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from ..config import ConfigError, validate
+from ..data.preflight import check_folders
+from ..engines import CHECKPOINTS
+from ..runtime.checkpoint import newest_checkpoint
+from ..runtime.files import replace_file, set_aside
+from .record import left_by_a_chain, require_same, write_record
+from .stages import Chain
+from .starts import final_weights, trains
+from .summary import summarise
+
+Run = Callable[[CfgNode], Any]
+
+
+def check_settings(chain: Chain) -> None:
+    """Validates the settings of all stages.
+
+    Raises:
+        ConfigError: says which stage cannot run, and why.
+    """
+    for index in range(len(chain.stages)):
+        with _blamed(chain, index):
+            validate(settings_of(chain, index))
+
+
+def check_files(chain: Chain) -> None:
+    """Looks for what the stages need: folders of data sets, and weights that no stage trains.
+
+    Raises:
+        ValueError: an unknown data set.
+        FileNotFoundError: something is missing; says for which stage.
+    """
+    for index, stage in enumerate(chain.stages):
+        data, start = stage.config.data, chain.starts[index]
+        with _blamed(chain, index):
+            _require_file("model.load_weights", start.weights)
+            if chain.teachers[index] is None:
+                _require_file("std.teacher_weights", stage.config.get("std", {}).get("teacher_weights", ""))
+            check_folders(data.root, [*data.sources, *data.targets])
+
+
+def prepare(chain: Chain) -> None:
+    """Checks what can be checked without training, moves aside what is in the way, and writes the chain's plan.
+
+    Raises:
+        ConfigError: there is something to resume, but of another chain.
+        ValueError: an unknown data set.
+        FileNotFoundError: a data set or a file of weights is missing.
+    """
+    check_files(chain)
+    begun = chain.resume and require_same(chain)
+    if chain.resume and not begun:
+        print(f"Nothing to resume in {chain.folder}: starting from the beginning")
+    if not begun:
+        aside = set_aside(chain.folder, left_by_a_chain(chain))
+        print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {chain.folder}")
+        write_record(chain)
+    text = yaml.safe_dump(chain.as_config(), sort_keys=False)
+    replace_file(chain.folder / "config.yaml", text.encode())
+
+
+def run_stages(chain: Chain, run: Run) -> None:
+    """Runs what is not done of a chain, and leaves the summary.
+
+    Args:
+        chain: prepared.
+        run: runs a single configuration, checked and frozen.
+    """
+    fresh: set[int] = set()
+    for index, stage in enumerate(chain.stages):
+        # weights of an earlier stage that was trained again are other weights
+        outdated = bool(fresh & {chain.starts[index].stage, chain.teachers[index]})
+        resume = chain.resume and not outdated
+        if resume and is_done(chain.place(index), stage.config):
+            print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: done")
+            continue
+        fresh.add(index)
+        print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: {described(chain, index)}")
+        run(settings_of(chain, index, resume=resume and chain.place(index).exists()))
+        gc.collect()  # networks and optimisers refer to each other and would share the memory with the next stage's
+    print("Left: " + ", ".join(map(str, summarise(chain))))
+
+
+@contextmanager
+def stop_explained(chain: Chain) -> Iterator[None]:
+    """Says how to go on when a chain stops."""
+    try:
+        yield
+    except BaseException:
+        print(
+            f"The chain stopped. What is done stays in {chain.folder}; the same command with --resume goes on.",
+            file=sys.stderr,
+        )
+        raise
+
+
+def settings_of(chain: Chain, index: int, resume: bool = False) -> CfgNode:
+    """What a stage runs with: its settings, and the weights of earlier stages."""
+    config, start, teacher = chain.stages[index].config.clone(), chain.starts[index], chain.teachers[index]
+    config.defrost()
+    config.model.load_weights = start.weights if start.stage is None else _final(chain, start.stage)
+    config.model.load_classifier = start.classifier
+    config.model.resume = "auto" if resume else ""
+    if teacher is not None:
+        config.std.teacher_weights = _final(chain, teacher)
+    config.freeze()
+    return config
+
+
+def described(chain: Chain, index: int) -> str:
+    """In words: what a stage trains, on what, from what."""
+    config, start, teacher = chain.stages[index].config, chain.starts[index], chain.teachers[index]
+    does = f"trains {config.model.name} on {', '.join(config.data.sources)}"
+    if not trains(config):
+        does = f"tests {config.model.name}"
+    source = start.weights or ("its ImageNet weights" if config.model.pretrained else "random weights")
+    if start.stage is not None:
+        kept = "with its classifier where it fits" if start.classifier else "with a new classifier"
+        source = f"{_final(chain, start.stage)} (stage {start.stage + 1}), {kept}"
+    learns = "" if teacher is None else f"; its teacher is {_final(chain, teacher)} (stage {teacher + 1})"
+    return f"{does}, beginning from {source}{learns}"
+
+
+def is_done(folder: Path, config: CfgNode) -> bool:
+    """Whether a stage left its results and, where it trains, the whole checkpoint of its last epoch."""
+    if not (folder / "results.json").is_file():
+        return False
+    if not trains(config):
+        return True
+    found = newest_checkpoint(folder / CHECKPOINTS)
+    return found is not None and int(found[1].get("epoch", 0)) >= config.train.max_epoch
+
+
+def _final(chain: Chain, index: int) -> str:
+    return str(final_weights(chain.place(index), chain.stages[index].config))
+
+
+def _require_file(key: str, name: str) -> None:
+    if name and not Path(name).is_file():
+        raise FileNotFoundError(f"{key} names {name}, which is not there")
+
+
+@contextmanager
+def _blamed(chain: Chain, index: int) -> Iterator[None]:
+    """Says which stage an error is about."""
+    stage = chain.stages[index]
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
