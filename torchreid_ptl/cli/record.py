@@ -98,8 +98,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         stages = json.loads(path.read_text())["stages"]
         for stage in stages:
-            flat = (stage["name"], stage["folder"], stage["begins_from"])
-            if not all(isinstance(value, str) for value in flat) or not isinstance(stage["settings"], dict):
+            told = (stage["name"], stage["folder"], stage["begins_from"])
+            if not all(isinstance(value, str) for value in told) or not isinstance(stage["settings"], dict):
                 raise TypeError("not the plan of a chain")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -111,10 +111,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[str]:
     """In words; a setting that one of them does not know is of another version and no difference."""
-    if old is None or new is None:
-        return [f"it was {old['name']!r} and is not there now" if old else f"{new and new['name']!r} was not there"]
-    flat = [
-        ({key: value for key, value in stage.items() if key != "settings"} | stage["settings"]) for stage in (old, new)
-    ]
-    then, now = flat
+    if old is None:
+        return [f"{new['name']!r} was not there"] if new else []
+    if new is None:
+        return [f"it was {old['name']!r} and is not there now"]
+    then, now = ({**stage, **stage["settings"], "settings": None} for stage in (old, new))
     return [f"{key} was {then[key]!r} and is {now[key]!r}" for key in now if key in then and then[key] != now[key]]
