@@ -192,14 +192,20 @@ def _require_sources(stage: Stage) -> None:
 def _targets(stages: Sequence[Stage]) -> list[str]:
     """All sources with a test set, in order."""
     names = dict.fromkeys(name for stage in stages for name in stage.config.data.sources)
-    known = host.image_datasets()
-    found = [n for n in names if not (n.startswith(JOINED) or getattr(known.get(n), "train_only", False))]
+    found = [name for name in names if not _is_train_only(name)]
     if not found:
         raise ConfigError(
             f"The stages of the {CHAIN} train on {', '.join(names)}, none of which can be tested on; set data.targets, "
             "or -t"
         )
     return found
+
+
+def _is_train_only(name: str) -> bool:
+    """Whether a data set has training images only; torchreid marks its own with ``_train_only``."""
+    dataset = host.image_datasets().get(name)
+    marked = any(getattr(dataset, mark, False) for mark in ("train_only", "_train_only"))
+    return marked or name.startswith(JOINED)
 
 
 def _settle(stage: Stage, common: CfgNode) -> None:
