@@ -24,6 +24,7 @@ SEEN = (
     "eval.flip",
     "eval.precision",
     "eval.no_match",
+    "std.teacher_weights",
 )
 """Settings a single run may change when it goes on, and a chain not: for stages to come, or for the summary's sake."""
 
