@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "torchreid_ptl"
 
 MAY_IMPORT = {
-    "__init__": {"cells", "engines", "evaluation", "host", "losses", "models", "registration", "version"},
+    "__init__": {"cells", "engines", "evaluation", "host", "losses", "models", "registration", "runtime", "version"},
     "__main__": {"cli"},
     "registration": {"data", "engines", "host", "losses", "models"},
     "cli": {

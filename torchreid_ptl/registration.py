@@ -5,8 +5,8 @@ from .data.drawn import DrawnPedestrians
 from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
-ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine)
-LOSSES = (losses.BatchHardTripletLoss,)
+ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
+LOSSES = (losses.BatchHardTripletLoss, losses.STDLoss)
 DATASETS = {"drawn_pedestrians": DrawnPedestrians, "drawn_pedestrians_tiny": TinyDrawnPedestrians}
 
 
