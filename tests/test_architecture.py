@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "version",
         "visual",
     },
-    "config": {"hints", "host", "settings"},
+    "config": {"data", "hints", "host", "settings"},
     "engines": {"cells", "data", "evaluation", "host", "losses", "runtime"},
     "visual": {"evaluation", "runtime"},
     "data": {"evaluation", "hints", "host", "runtime"},

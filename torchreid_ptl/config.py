@@ -9,6 +9,7 @@ import yaml
 from yacs.config import CfgNode
 
 from . import host
+from .data.joined import check_use
 from .hints import hint, nearest
 from .settings import SETTINGS
 
@@ -73,8 +74,7 @@ def validate(config: CfgNode) -> None:
     _require_choice("train.lr_scheduler", config.train.lr_scheduler, [*known["lr_scheduler"], "one_cycle"])
     for key in ("sampler.train_sampler", "sampler.train_sampler_t"):
         _require_choice(key, get(config, key), known["sampler"])
-    for name in (*config.data.sources, *config.data.targets):
-        _require_choice("data.sources and data.targets", name, host.image_datasets())
+    _validate_data_sets(config)
     _validate_numbers(config)
     _validate_combinations(config)
 
@@ -182,6 +182,16 @@ def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, 
     if value in allowed:
         return
     raise ConfigError(f"{key} is {value!r}: {hint(value, allowed)}")
+
+
+def _validate_data_sets(config: CfgNode) -> None:
+    data = config.data
+    try:
+        check_use(data.sources, data.targets, data.combineall)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for name in (*data.sources, *data.targets):
+        _require_choice("data.sources and data.targets", name, host.image_datasets())
 
 
 def _validate_numbers(config: CfgNode) -> None:
