@@ -117,7 +117,10 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-@pytest.mark.parametrize("module", ["cells", "losses.triplet", "losses.std", *EVALUATION, "visual.ranklist"])
+MATHEMATICS = ["losses.triplet", "losses.std", *EVALUATION]
+
+
+@pytest.mark.parametrize("module", ["cells", "cli.sweep_table", *MATHEMATICS, "visual.ranklist"])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib
