@@ -53,6 +53,7 @@ def pretended(monkeypatch):
         scores = {"mAP": config.train.lr + config.train.seed / 1000, "cmc": {"1": 0.5}}
         results = {"targets": dict.fromkeys(config.data.targets, scores), "config": to_dict(config)}
         (folder / "results.json").write_text(json.dumps(results))
+        (folder / "config.yaml").write_text(config.dump())
 
     monkeypatch.setattr(command, "run", pretend)
     return done
@@ -205,6 +206,19 @@ def test_what_counts_as_finished(asked, tmp_path, pretended, capsys):
     assert main([*resumed, "test.dist_metric", "cosine"]) == 0
     assert len(pretended) == 9
     assert "Moved results with other settings" in capsys.readouterr().out
+
+
+def test_runs_with_another_training_are_not_resumed(asked, tmp_path, pretended, capsys):
+    keys = ["train.max_epoch", "3", "train.lr_scheduler", "single_step"]
+    assert main(asked("--seeds", "1", keys=keys)) == 0
+    for other in (["train.gamma", "0.5"], ["model.load_weights", "other.pth"], ["train.max_epoch", "2"]):
+        assert main(asked("--seeds", "1", "2", "--resume", keys=[*keys, *other])) == 1
+        err = capsys.readouterr().err
+        assert re.search(rf"^ConfigError: --resume: .*seed-1 holds a run with other settings: {other[0]} was", err)
+    assert len(pretended) == 1
+    assert [row["runs"] for row in table(tmp_path / "log")] == ["1"]
+    assert main(asked("--seeds", "1", "--resume", keys=[*keys, "train.max_epoch", "4"])) == 0
+    assert pretended[-1].train.max_epoch == 4
 
 
 def test_tests_alone_are_repeated_and_not_resumed(asked, pretended):

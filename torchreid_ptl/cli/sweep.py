@@ -23,6 +23,7 @@ from yacs.config import CfgNode
 
 from ..config import ConfigError, get, load_config
 from ..data.preflight import check_folders
+from ..engines.resume import LONGER
 from ..runtime.files import replace_file, set_aside
 from ..settings import SETTINGS
 from .main import add_switches, answered, configure, release_keys, run, until_a_key
@@ -56,6 +57,8 @@ SAME_SCORES = (
     "use_gpu",
 )
 """Settings, or beginnings of their names, that a finished run need not share: its scores would be the same."""
+TESTED_AGAIN = ("cuhk03.use_metric_cuhk03", "eval.", "test.")
+"""Likewise, settings that a run can be continued with, to be tested again."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,11 @@ def sweep(parsed: argparse.Namespace) -> int:
         The number of runs that failed.
 
     Raises:
-        ConfigError: something is wrong before anything ran.
+        ConfigError: something is wrong, or --resume finds runs with other settings; nothing ran.
         FileNotFoundError: the folder of a data set is missing; nothing ran.
     """
     runs = plan(parsed)
-    _check_data(runs)
+    _check_surroundings(runs)
     folder = Path(_base(parsed).data.save_dir)
     aside = None if parsed.resume else set_aside(folder, TABLES)
     if aside:
@@ -168,10 +171,31 @@ def _base(parsed: argparse.Namespace) -> CfgNode:
     return load_config(parsed.config_file or None, parsed.opts)
 
 
-def _check_data(runs: Sequence[Run]) -> None:
+def _check_surroundings(runs: Sequence[Run]) -> None:
     for run_ in runs:
         data = run_.config.data
         check_folders(data.root, [*data.sources, *data.targets])
+        if run_.config.model.resume:
+            _check_same_training(run_)
+
+
+def _check_same_training(run_: Run) -> None:
+    path, now = run_.folder / "config.yaml", run_.config
+    if not path.is_file():
+        return
+    then = load_config(path)
+    changed = [
+        f"{key} was {get(then, key)!r} and is {get(now, key)!r}"
+        for key in SETTINGS
+        if get(then, key) != get(now, key) and not key.startswith((*SAME_SCORES, *TESTED_AGAIN))
+    ]
+    if then.train.lr_scheduler in LONGER and now.train.max_epoch > then.train.max_epoch:
+        changed = [line for line in changed if not line.startswith("train.max_epoch ")]
+    if changed:
+        raise ConfigError(
+            f"--resume: {run_.folder} holds a run with other settings: {'; '.join(changed)}. Resume with the settings "
+            "it had, choose another data.save_dir, or leave --resume out, which moves earlier results aside"
+        )
 
 
 def _check_keys(parsed: argparse.Namespace) -> None:
