@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "torchreid_ptl"
 
 MAY_IMPORT = {
-    "__init__": {"cells", "engines", "evaluation", "host", "losses", "models", "registration", "version"},
+    "__init__": {"cells", "engines", "evaluation", "host", "losses", "models", "registration", "runtime", "version"},
     "__main__": {"cli"},
     "registration": {"data", "engines", "host", "losses", "models"},
     "cli": {
@@ -24,7 +24,7 @@ MAY_IMPORT = {
         "version",
         "visual",
     },
-    "config": {"hints", "host", "settings"},
+    "config": {"data", "hints", "host", "settings"},
     "engines": {"cells", "data", "evaluation", "host", "losses", "runtime"},
     "visual": {"evaluation", "runtime"},
     "data": {"evaluation", "hints", "host", "runtime"},

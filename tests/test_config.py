@@ -18,6 +18,7 @@ HOST_DEFAULTS = {  # a sample of torchreid's scripts/default_config.py
     "sgd.momentum": 0.9,
     "adam.beta2": 0.999,
 }
+STD = ["loss.name", "std", "std.teacher", "resnet50_ptl", "std.teacher_weights", "x.pth"]
 
 
 def write(folder, **files):
@@ -164,6 +165,18 @@ def test_options_of_every_type():
         (["eval.memory_mb", "0"], "eval.memory_mb is 0; the least is 1"),
         (["eval.precision", "half"], "eval.precision is 'half'"),
         (["data.k_tfm", "2"], "set it to 1"),
+        (["std.lambda", "1.2"], "std.lambda is 1.2; a weight between 0, the plain training, and 1"),
+        (["std.lambda", "-0.1"], "std.lambda is -0.1"),
+        (["loss.name", "std"], "needs a teacher: std.teacher, .*resnet50_ptl"),
+        (["loss.name", "std", "std.teacher", "resnet50_ptl"], "needs the teacher's weights: std.teacher_weights"),
+        ([*STD, "std.teacher", "resnet50_plt"], "std.teacher is 'resnet50_plt': did you mean 'resnet50_ptl'"),
+        ([*STD, "std.cache", "True"], r"data.transforms is \['random_flip'\]: set it to \[\], or std.cache to False"),
+        ([*STD, "std.projection", "mlp"], "std.projection is 'mlp'.*Allowed: none, linear"),
+        ([*STD, "std.objective", "mgn"], "std.objective mgn is the objective of the models mgn"),
+        ([*STD, "std.objective", "triplet"], "std.objective triplet compares .*RandomIdentitySampler"),
+        ([*STD, "std.lambda", "1", "train.fixbase_epoch", "1"], "which std.lambda 1 leaves out"),
+        (["std.norm_std", "[1, 0, 1]"], "deviations are above 0"),
+        (["std.height", "-1"], "the least is 0"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_built(options, message):

@@ -51,7 +51,7 @@ def test_the_commands_that_evaluate_are_understood():
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path):
     code = "\n".join(blocks("python"))
-    assert code.count("engine.run") == 2
+    assert code.count("engine.run") == 3
     path = tmp_path / "readme.py"
     path.write_text(f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}\n")
     done = subprocess.run(
@@ -117,7 +117,10 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-@pytest.mark.parametrize("module", ["cells", "losses.triplet", *EVALUATION, "visual.ranklist"])
+MATHEMATICS = ["losses.triplet", "losses.std", *EVALUATION]
+
+
+@pytest.mark.parametrize("module", ["cells", "cli.sweep_table", *MATHEMATICS, "visual.ranklist"])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

@@ -10,6 +10,7 @@ import torch
 import torchreid
 
 from torchreid_ptl.cli.main import configure, parse, run
+from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.evaluation import evaluate_ranking, rerank
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
@@ -35,6 +36,15 @@ def test_untouched_model_scores_the_same_with_and_without_cells(real_root, weigh
     result = run(configure(parse(arguments))).results["market1501"]
     assert 100 * result.rank(1) == pytest.approx(68.2, abs=0.1)
     assert 100 * result.mAP == pytest.approx(39.8, abs=0.1)
+
+
+def test_real_images_joined_with_drawn_ones(real_root, tmp_path):
+    (tmp_path / "market1501").symlink_to(real_root / "market1501")
+    options = {"targets": "drawn_pedestrians_tiny", "batch_size_train": 64, "workers": 1, "use_gpu": False}
+    built = ImageDataManager(root=str(tmp_path), sources="joined:market1501+drawn_pedestrians_tiny", **options)
+    assert (built.num_train_pids, built.num_train_cams) == (751 + 4, 6 + 2)
+    assert len(built.train_loader.dataset) == 12936 + 16
+    assert next(iter(built.train_loader))["img"].shape == (64, 3, 256, 128)
 
 
 @pytest.fixture

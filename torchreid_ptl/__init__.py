@@ -5,6 +5,7 @@ from .cells import BConvCell, BConvCellV2, reset_states
 from .engines import evaluating
 from .models import PTL, available_models
 from .registration import register
+from .runtime.weights import load_weights
 from .version import __version__
 
 register()
@@ -18,6 +19,7 @@ __all__ = [
     "evaluating",
     "evaluation",
     "host",
+    "load_weights",
     "losses",
     "models",
     "register",

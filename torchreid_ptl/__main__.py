@@ -9,6 +9,10 @@ def main() -> int:
         from .cli.evaluate import main as evaluate
 
         return evaluate(sys.argv[2:])
+    if sys.argv[1:2] == ["sweep"]:
+        from .cli.sweep import main as sweep
+
+        return sweep(sys.argv[2:])
     from .cli.main import main as train
 
     return train(sys.argv[1:])

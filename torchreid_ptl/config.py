@@ -9,6 +9,7 @@ import yaml
 from yacs.config import CfgNode
 
 from . import host
+from .data.joined import check_use
 from .hints import hint, nearest
 from .settings import SETTINGS
 
@@ -102,8 +103,7 @@ def validate(config: CfgNode) -> None:
     _require_choice("train.lr_scheduler", config.train.lr_scheduler, [*known["lr_scheduler"], "one_cycle"])
     for key in ("sampler.train_sampler", "sampler.train_sampler_t"):
         _require_choice(key, get(config, key), known["sampler"])
-    for name in (*config.data.sources, *config.data.targets):
-        _require_choice("data.sources and data.targets", name, host.image_datasets())
+    _validate_data_sets(config)
     _validate_numbers(config)
     _validate_combinations(config)
 
@@ -223,64 +223,114 @@ def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, 
     raise ConfigError(f"{key} is {value!r}: {hint(value, allowed)}")
 
 
+def _validate_data_sets(config: CfgNode) -> None:
+    data = config.data
+    try:
+        check_use(data.sources, data.targets, data.combineall)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for name in (*data.sources, *data.targets):
+        _require_choice("data.sources and data.targets", name, host.image_datasets())
+
+
 def _validate_numbers(config: CfgNode) -> None:
-    for key, least in {
-        "train.batch_size": 2,
-        "test.batch_size": 1,
-        "train.max_epoch": 0,
-        "data.height": 16,
-        "data.width": 16,
-        "train.start_epoch": 0,
-        "train.fixbase_epoch": 0,
-        "sampler.num_cams": 1,
-        "sampler.num_datasets": 1,
-        "data.workers": 0,
-        "model.keep_last": 1,
-        "sampler.num_instances": 1,
-        "test.visrank_topk": 1,
-        "train.print_freq": 1,
-        "eval.memory_mb": 1,
-        "eval.rank_list_queries": 1,
-    }.items():
+    for key, least in _LEAST.items():
         if get(config, key) < least:
             raise ConfigError(f"{key} is {get(config, key)}; the least is {least}")
-    if not config.test.ranks or min(config.test.ranks) < 1:
-        raise ConfigError(f"test.ranks is {config.test.ranks}; ranks count from 1, for example [1, 5, 10, 20]")
-    if not config.train.stepsize or min(config.train.stepsize) < 1:
-        raise ConfigError(f"train.stepsize is {config.train.stepsize}; epochs count from 1, for example [20]")
-    for key in ("data.norm_mean", "data.norm_std"):
+    for key in ("data.norm_mean", "data.norm_std", "std.norm_mean", "std.norm_std"):
         if len(get(config, key)) != 3:
             raise ConfigError(f"{key} is {get(config, key)}; images have three channels")
-    if min(config.data.norm_std) <= 0:
-        raise ConfigError(f"data.norm_std is {config.data.norm_std}; deviations are above 0")
-    if not 0 < config.eval.far < 1:
-        raise ConfigError(f"eval.far is {config.eval.far}; a rate is above 0 and below 1, for example 0.001")
-    if not config.train.lr > 0:
-        raise ConfigError(f"train.lr is {config.train.lr}; a learning rate is above 0")
+        if key.endswith("std") and min(get(config, key)) <= 0:
+            raise ConfigError(f"{key} is {get(config, key)}; deviations are above 0")
+    train, test, distil = config.train, config.test, config.std["lambda"]
+    _require(
+        {
+            f"test.ranks is {test.ranks}; ranks count from 1, for example [1, 5, 10, 20]": not test.ranks
+            or min(test.ranks) < 1,
+            f"train.stepsize is {train.stepsize}; epochs count from 1, for example [20]": not train.stepsize
+            or min(train.stepsize) < 1,
+            f"eval.far is {config.eval.far}; a rate is above 0 and below 1, for example 0.001": not 0
+            < config.eval.far
+            < 1,
+            f"train.lr is {train.lr}; a learning rate is above 0": not train.lr > 0,
+            f"std.lambda is {distil}; a weight between 0, the plain training, and 1, without labels; the paper's is "
+            "0.8": not 0 <= distil <= 1,
+        }
+    )
+
+
+_LEAST = {
+    "train.batch_size": 2,
+    "test.batch_size": 1,
+    "train.max_epoch": 0,
+    "data.height": 16,
+    "data.width": 16,
+    "train.start_epoch": 0,
+    "train.fixbase_epoch": 0,
+    "sampler.num_cams": 1,
+    "sampler.num_datasets": 1,
+    "data.workers": 0,
+    "model.keep_last": 1,
+    "sampler.num_instances": 1,
+    "test.visrank_topk": 1,
+    "train.print_freq": 1,
+    "eval.memory_mb": 1,
+    "eval.rank_list_queries": 1,
+    "std.height": 0,
+    "std.width": 0,
+}
+
+
+def _require(rules: Mapping[str, bool]) -> None:
+    """Raises the first message whose rule is broken."""
+    for message, broken in rules.items():
+        if broken:
+            raise ConfigError(message)
 
 
 def _validate_combinations(config: CfgNode) -> None:
     triplet = config.loss.triplet
     is_mgn_model = config.model.name.startswith("mgn")
-    needs_identities = config.loss.name in ("triplet", "mgn")
-    rules = {
-        "loss.name mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
-        f"{config.model.name}": config.loss.name == "mgn" and not is_mgn_model,
-        f"loss.name {config.loss.name} compares images of an identity within a batch; set sampler.train_sampler "
-        f"RandomIdentitySampler instead of {config.sampler.train_sampler}": needs_identities
-        and config.sampler.train_sampler != "RandomIdentitySampler",
-        "loss.triplet.weight_t and weight_x: at least 0, and one of them above": config.loss.name == "triplet"
-        and (min(triplet.weight_t, triplet.weight_x) < 0 or triplet.weight_t + triplet.weight_x == 0),
-        "train.fixbase_epoch trains the classifier alone, which loss.triplet.weight_x 0 leaves out of the loss; set "
-        "one of them to another value": config.loss.name == "triplet"
-        and triplet.weight_x == 0
-        and config.train.fixbase_epoch > 0,
-        "data.k_tfm gives several views of an image; the engine takes one: set it to 1": config.data.k_tfm != 1,
-        "data.load_train_targets loads training sets of targets that are not sources; choose others or set it "
-        "to False": config.data.load_train_targets and bool({*config.data.sources} & {*config.data.targets}),
-        "data.sources or data.targets is empty; name at least one data set": not config.data.sources
-        or not config.data.targets,
-    }
-    for message, broken in rules.items():
-        if broken:
-            raise ConfigError(message)
+    # what the model learns from labels, alone or beside a teacher
+    key, objective = ("loss.name", config.loss.name)
+    if objective == "std":
+        key, objective = ("std.objective", config.std.objective)
+        _validate_distillation(config)
+    _require(
+        {
+            f"{key} mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
+            f"{config.model.name}": objective == "mgn" and not is_mgn_model,
+            f"{key} {objective} compares images of an identity within a batch; set sampler.train_sampler "
+            f"RandomIdentitySampler instead of {config.sampler.train_sampler}": objective in ("triplet", "mgn")
+            and config.sampler.train_sampler != "RandomIdentitySampler",
+            "loss.triplet.weight_t and weight_x: at least 0, and one of them above": objective == "triplet"
+            and (min(triplet.weight_t, triplet.weight_x) < 0 or triplet.weight_t + triplet.weight_x == 0),
+            "train.fixbase_epoch trains the classifier alone, which loss.triplet.weight_x 0 leaves out of the loss; "
+            "set one of them to another value": objective == "triplet"
+            and triplet.weight_x == 0
+            and config.train.fixbase_epoch > 0,
+            "data.k_tfm gives several views of an image; the engine takes one: set it to 1": config.data.k_tfm != 1,
+            "data.load_train_targets loads training sets of targets that are not sources; choose others or set it "
+            "to False": config.data.load_train_targets and bool({*config.data.sources} & {*config.data.targets}),
+            "data.sources or data.targets is empty; name at least one data set": not config.data.sources
+            or not config.data.targets,
+        }
+    )
+
+
+def _validate_distillation(config: CfgNode) -> None:
+    std = config.std
+    _require(
+        {
+            "loss.name std needs a teacher: std.teacher, the name of its model, for example "
+            f"{config.model.name}_ptl": not std.teacher,
+            "loss.name std needs the teacher's weights: std.teacher_weights, a checkpoint of its training such as "
+            "log/ptl/model/model-best.pth.tar": not std.teacher_weights and not config.test.evaluate,
+            "train.fixbase_epoch trains the classifier alone, which std.lambda 1 leaves out of the loss; set one of "
+            "them to another value": std["lambda"] == 1 and config.train.fixbase_epoch > 0,
+            f"std.cache computes the teacher's features once, which needs images without augmentation; data.transforms "
+            f"is {config.data.transforms}: set it to [], or std.cache to False": std.cache
+            and bool(config.data.transforms),
+        }
+    )
+    _require_choice("std.teacher", std.teacher, host.models())

@@ -107,6 +107,18 @@ def build_train_sampler(*args: Any, **kwargs: Any) -> torch.utils.data.Sampler:
     return part("data.sampler").build_train_sampler(*args, **kwargs)
 
 
+def input_style(datamanager: Any) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
+    """Height, width, mean and standard deviation of the images a data manager delivers."""
+    normalize = next(step for step in datamanager.transform_te.transforms if hasattr(step, "mean"))
+    return datamanager.height, datamanager.width, tuple(normalize.mean), tuple(normalize.std)
+
+
+def augmentations(datamanager: Any) -> list[str]:
+    """Names of the steps of a training transform that differ from the test transform's."""
+    plain = {type(step) for step in datamanager.transform_te.transforms}
+    return [type(step).__name__ for step in datamanager.transform_tr.transforms if type(step) not in plain]
+
+
 def replace_evaluation(compute_distance_matrix: Any, evaluate_rank: Any, re_ranking: Any) -> None:
     """Puts other functions in the place of those the host's engines evaluate with; the host's own stay as they are."""
     engine = part("engine.engine")

@@ -2,12 +2,17 @@
 
 from . import engines, host, losses
 from .data.drawn import DrawnPedestrians
+from .data.joined import MARKET_DUKE
 from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
-ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine)
-LOSSES = (losses.BatchHardTripletLoss,)
-DATASETS = {"drawn_pedestrians": DrawnPedestrians, "drawn_pedestrians_tiny": TinyDrawnPedestrians}
+ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
+LOSSES = (losses.BatchHardTripletLoss, losses.STDLoss)
+DATASETS: dict[str, type] = {
+    "drawn_pedestrians": DrawnPedestrians,
+    "drawn_pedestrians_tiny": TinyDrawnPedestrians,
+    "market_duke": MARKET_DUKE,
+}
 
 
 def register() -> None:

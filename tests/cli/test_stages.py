@@ -126,6 +126,7 @@ def test_names_and_folders(chain_of):
         ("chain: [{chain: [msmt17]}]\n", "stage 1 of the chain in .* holds a chain"),
         ("chain: [{train: {lr: high}}]\n", r"train.lr in stage 1 of .* is 'high' \(str\); expected a number"),
         ("chain: [msmt17, markt1501]\n", "Stage 2 of the chain trains on 'markt1501'.*did you mean 'market1501'"),
+        ("chain: [msmt17, 'joined:msmt17+markt']\n", "Stage 2 of the chain: .*markt"),
         ("chain: [{data: {targets: [msmt17]}}]\n", "stage 1 .* sets data.targets: the summary compares all stages"),
         ("chain: [{data: {save_dir: x}}]\n", "stage 1 .* sets data.save_dir: a stage has a folder in that of the"),
         ("chain: [{model: {resume: auto}}]\n", "stage 1 .* sets model.resume: a chain goes on as a whole: --resume"),

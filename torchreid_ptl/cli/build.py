@@ -10,10 +10,11 @@ from yacs.config import CfgNode
 from .. import host
 from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
-from ..engines import ImagePTLEngine, MGNObjective, Objective, SoftmaxObjective, TripletObjective
+from ..engines import ImagePTLEngine, MGNObjective, Objective, SoftmaxObjective, STDObjective, TripletObjective
 from ..hints import hint
 from ..models import available_models, missing_weights_explained
 from ..runtime.weights import load_weights
+from .distil import build_distillation
 
 
 def build_datamanager(config: CfgNode) -> ImageDataManager:
@@ -49,12 +50,33 @@ def build_datamanager(config: CfgNode) -> ImageDataManager:
     )
 
 
-def build_objective(config: CfgNode) -> Objective:
-    """The objective ``loss.name`` stands for."""
+_PLAIN = {"softmax": SoftmaxObjective, "mgn": MGNObjective, "triplet": TripletObjective}
+
+
+def model_loss(config: CfgNode) -> str:
+    """What the objective of ``loss.name`` asks a model to be built for."""
+    kinds: dict[str, type[Objective]] = {**_PLAIN, "std": STDObjective}
+    return kinds[config.loss.name].model_loss
+
+
+def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Objective:
+    """The objective ``loss.name`` stands for.
+
+    Args:
+        config: the configuration.
+        model: what it will train.
+        datamanager: its images.
+    """
+    if config.loss.name == "std":
+        return build_distillation(config, _plain_objective(config, config.std.objective), model, datamanager)
+    return _plain_objective(config, config.loss.name)
+
+
+def _plain_objective(config: CfgNode, name: str) -> Objective:
     loss = config.loss
-    if loss.name == "softmax":
+    if name == "softmax":
         return SoftmaxObjective(loss.softmax.label_smooth)
-    if loss.name == "mgn":
+    if name == "mgn":
         return MGNObjective(loss.mgn.margin, loss.mgn.label_smooth)
     triplet = loss.triplet
     return TripletObjective(triplet.margin, triplet.weight_t, triplet.weight_x, loss.softmax.label_smooth)
@@ -152,8 +174,8 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: 
 
 def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
     """Builds model, objective, optimiser, scheduler and the engine that drives them."""
-    objective = build_objective(config)
-    model = build_model(config, datamanager.num_train_pids, objective.model_loss)
+    model = build_model(config, datamanager.num_train_pids, model_loss(config))
+    objective = build_objective(config, model, datamanager)
     optimizer = build_optimizer(config, model, objective)
     return ImagePTLEngine(
         datamanager,

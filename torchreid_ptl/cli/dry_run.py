@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from yacs.config import CfgNode
 
+from .. import host
 from ..data.tiny import TinyDrawnPedestrians
 from .chain import prepare, run_stages
 from .stages import Chain
@@ -22,14 +24,15 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
     """Runs two training steps and a test of a configuration on a handful of drawn images.
 
     Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
-    sets, the number of epochs, the size of a batch, ImageNet weights and the folder for results are not.
+    sets, the number of epochs, the size of a batch, ImageNet weights, a teacher's weights and the folder for results
+    are not.
 
     Args:
         config: checked.
         run: what a real run would call.
     """
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
-        _require_steps(run(_shrunk(config, folder)))
+        _require_steps(run(_taught(_shrunk(config, folder), Path(folder) / "teacher.pth")))
     print(f"Dry run of {config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
 
 
@@ -43,6 +46,9 @@ def dry_run_chain(chain: Chain, run: Callable[[CfgNode], Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
         common = _shrunk(chain.common, folder)
         stages = [replace(stage, config=_shrunk(stage.config, folder, stage.folder)) for stage in chain.stages]
+        for stage, teacher in zip(stages, chain.teachers, strict=True):
+            if teacher is None:
+                _taught(stage.config, Path(folder) / f"teacher-{stage.number}.pth")
         tried = replace(chain, common=common, stages=tuple(stages), resume=False)
         prepare(tried)
         run_stages(tried, lambda config: _require_steps(run(config)))
@@ -68,6 +74,17 @@ def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
     tried.data.load_train_targets = tried.data.combineall = False
     tried.test.evaluate = False
     tried.freeze()
+    return tried
+
+
+def _taught(tried: CfgNode, path: Path) -> CfgNode:
+    """Gives a run that needs one a teacher that has learnt nothing."""
+    if tried.loss.name == "std":
+        teacher = host.models()[tried.std.teacher](num_classes=1, loss="softmax", pretrained=False, use_gpu=False)
+        torch.save(teacher.state_dict(), path)
+        tried.defrost()
+        tried.std.teacher_weights = str(path)
+        tried.freeze()
     return tried
 
 

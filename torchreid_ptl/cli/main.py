@@ -51,15 +51,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         prog="torchreid_ptl",
         description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
         "KEY VALUE, for example: train.max_epoch 10 data.save_dir log/try",
-        epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features",
+        epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features; "
+        "sweep --help: runs a grid of values and seeds",
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="configuration, for example configs/quickstart.yaml"
-    )
-    parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
-    parser.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
-    parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
-    parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
+    add_switches(parser)
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run or chain, if there is one")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
@@ -71,14 +66,30 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
+def add_switches(parser: argparse.ArgumentParser) -> None:
+    """Adds the host's switches."""
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="configuration, for example configs/quickstart.yaml"
+    )
+    parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
+    parser.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
+    parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
+    parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
+
+
 def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
     """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
     for switch in switches:
-        names = getattr(parsed, switch) or []
-        first = next((index for index, name in enumerate(names) if name in SETTINGS or name == CHAIN), len(names))
-        first = next((index for index, name in enumerate(names[:first]) if _looks_like_a_key(name)), first)
-        setattr(parsed, switch, names[:first] or None)
-        parsed.opts = [*names[first:], *parsed.opts]
+        names, rest = until_a_key(getattr(parsed, switch) or [])
+        setattr(parsed, switch, names or None)
+        parsed.opts = [*rest, *parsed.opts]
+
+
+def until_a_key(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits before the first name that is, or looks like, a configuration key."""
+    keys = (index for index, name in enumerate(names) if name in (*SETTINGS, CHAIN) or _looks_like_a_key(name))
+    first = next(keys, len(names))
+    return list(names[:first]), list(names[first:])
 
 
 def _looks_like_a_key(name: str) -> bool:

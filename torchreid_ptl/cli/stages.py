@@ -10,11 +10,10 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import CHAIN, ConfigError, Entry, build_config, flatten, get, to_dict
+from ..data.joined import ensure_joined, is_train_only
 from ..hints import hint
 from .starts import Start, find_starts, find_teachers
 
-JOINED = "joined:"
-"""How names of several data sets with their identities joined begin: to train on only."""
 _NAME = "name"
 _OF_THE_CHAIN = {
     "data.targets": "the summary compares all stages on the same data sets; set it for the whole chain, or with -t",
@@ -181,31 +180,27 @@ def _require_names(stages: Sequence[Stage]) -> None:
 
 
 def _require_sources(stage: Stage) -> None:
+    where = f"Stage {stage.number} of the {CHAIN}"
+    try:
+        ensure_joined(stage.config.data.sources)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     known = host.image_datasets()
     for name in stage.config.data.sources:
-        if name not in known and not name.startswith(JOINED):
-            raise ConfigError(
-                f"Stage {stage.number} of the {CHAIN} trains on {name!r}, an unknown data set: {hint(name, known)}"
-            )
+        if name not in known:
+            raise ConfigError(f"{where} trains on {name!r}, an unknown data set: {hint(name, known)}")
 
 
 def _targets(stages: Sequence[Stage]) -> list[str]:
     """All sources with a test set, in order."""
     names = dict.fromkeys(name for stage in stages for name in stage.config.data.sources)
-    found = [name for name in names if not _is_train_only(name)]
+    found = [name for name in names if not is_train_only(name)]
     if not found:
         raise ConfigError(
             f"The stages of the {CHAIN} train on {', '.join(names)}, none of which can be tested on; set data.targets, "
             "or -t"
         )
     return found
-
-
-def _is_train_only(name: str) -> bool:
-    """Whether a data set has training images only; torchreid marks its own with ``_train_only``."""
-    dataset = host.image_datasets().get(name)
-    marked = any(getattr(dataset, mark, False) for mark in ("train_only", "_train_only"))
-    return marked or name.startswith(JOINED)
 
 
 def _settle(stage: Stage, common: CfgNode) -> None:

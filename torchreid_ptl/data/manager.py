@@ -7,6 +7,7 @@ import torchreid
 from torch.utils.data import DataLoader, Sampler
 
 from .. import host
+from .joined import check_use
 from .preflight import DOCS, check_folders, check_identities
 from .reading import ReadingDataset, collate
 
@@ -25,11 +26,14 @@ class ImageDataManager(torchreid.data.ImageDataManager):
 
     Raises:
         FileNotFoundError: a data set is missing or empty.
-        ValueError: an unknown data set, no query that can be found, or fewer images or identities than a batch needs.
+        ValueError: an unknown data set, a target with training images only, no query that can be found, or fewer images
+            or identities than a batch needs.
     """
 
     def __init__(self, on_bad_image: str = "error", on_no_match: str = "skip", **kwargs: Any) -> None:
-        sources, targets = _names(kwargs.get("sources")), _names(kwargs.get("targets"))
+        sources = _names(kwargs.get("sources"))
+        targets = sources if kwargs.get("targets") is None else _names(kwargs["targets"])  # as the host does
+        check_use(sources, targets, kwargs.get("combineall", False))
         check_folders(kwargs.get("root", ""), [*sources, *targets])
         if kwargs.get("k_tfm", 1) != 1:
             raise ValueError(f"data.k_tfm is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")

@@ -19,6 +19,7 @@ from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
 from .finite import gradient_norm, require_finite, weights_sum
+from .fit import require_fit
 from .modes import evaluating
 from .objectives import Objective, accuracy
 from .outputs import Outputs
@@ -84,12 +85,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.device = torch.device("cuda" if self.use_gpu else "cpu")
         if precision not in PRECISIONS:
             raise ValueError(f"train.precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
-        built_for = getattr(unwrap(model), "loss", objective.model_loss)
-        if built_for != objective.model_loss:
-            raise ValueError(
-                f"The model was built with loss={built_for!r}; {type(objective).__name__} needs one built with "
-                f"loss={objective.model_loss!r}"
-            )
+        require_fit(model, optimizer, objective)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.register_model("model", model, optimizer, scheduler)
         self.objective = objective.to(self.device)
@@ -214,8 +210,9 @@ class ImagePTLEngine(torchreid.engine.Engine):
         images = self._place(images)
         pids = pids.to(self.device, non_blocking=True)
         with autocast(self.precision, self.device):
+            reference = self.objective.reference(images, data)
             outputs = Outputs.of(self.model(images), self.objective.model_loss)
-        terms = self.objective(outputs, pids)
+        terms = self.objective(outputs, pids, reference)
         loss = torch.stack(list(terms.values())).sum()
         named = {name: term.item() for name, term in terms.items()} if len(terms) > 1 else {}
         figures = {"loss": loss.item(), **named}

@@ -1,6 +1,7 @@
 """What an engine minimises: an objective turns the outputs of a batch into named, weighted terms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,30 @@ class Objective(nn.Module):
 
     model_loss = "softmax"
 
-    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
-        """Maps the outputs of a batch and its identities (N,) to weighted terms; the engine minimises their sum."""
+    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """What a frozen model says of a batch, for objectives that compare with one; asked before each step.
+
+        Args:
+            images: (N, 3, H, W), on the device.
+            batch: the rest of the loader's batch, paths for example.
+
+        Returns:
+            Features (N, D) without gradient, or None.
+        """
+        return None
+
+    def fingerprint(self) -> str:
+        """Tells the frozen model of one run from another's; empty without one."""
+        return ""
+
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+        """Maps a batch to weighted terms; the engine minimises their sum.
+
+        Args:
+            outputs: of the model.
+            pids: (N,) identities.
+            reference: what :meth:`reference` returned.
+        """
         raise NotImplementedError
 
 
@@ -39,7 +62,7 @@ class SoftmaxObjective(Objective):
         super().__init__()
         self.smoothing = 0.1 if label_smooth else 0.0
 
-    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
         """Returns the term ``loss_x``."""
         return {"loss_x": _cross_entropy(outputs.logits, pids, self.smoothing)}
 
@@ -68,7 +91,7 @@ class TripletObjective(Objective):
         self.margin, self.weight_t, self.weight_x = margin, weight_t, weight_x
         self.smoothing = 0.1 if label_smooth else 0.0
 
-    def forward(self, outputs: Outputs, pids: Tensor) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
         """Returns the terms ``loss_t`` and ``loss_x``, those whose weight is above zero."""
         terms = {}
         if self.weight_t > 0:

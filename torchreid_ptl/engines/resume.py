@@ -28,6 +28,8 @@ FREE = (
     "model.load_weights",
     "model.pretrained",
     "model.resume",
+    "std.cache",
+    "std.teacher_weights",  # the fingerprint tells whether it is the same teacher
     "test.",
     "eval.",
     "train.print_freq",
@@ -54,6 +56,7 @@ def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, An
         "optimizer": engine.optimizer.state_dict(),
         "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
         "objective": engine.objective.state_dict(),
+        "reference": engine.objective.fingerprint(),
         "best_score": float(engine.best_score),
         "bad_images": sorted(set(engine.bad_images)),
         "history": engine.history,
@@ -132,6 +135,12 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
             f"{path} belongs to a run with other settings: {'; '.join(sorted(other))}. Continue with the settings it "
             f"had, or begin a new run from its weights: model.resume '' model.load_weights {path} "
             "and another data.save_dir"
+        )
+    before, today = state.get("reference", ""), engine.objective.fingerprint()
+    if before != today:
+        raise CheckpointError(
+            f"{path} was trained with another frozen model (teacher): its fingerprint was {before or 'none'!r} and is "
+            f"{today or 'none'!r}. Continue with the one it had, or begin a new run in another data.save_dir"
         )
 
 

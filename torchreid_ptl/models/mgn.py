@@ -45,10 +45,16 @@ class MGN(nn.Module):
         state: ``'carry'`` or ``'reset'``, as in :class:`PTL`.
         bias: whether the cells have biases.
 
+    Attributes:
+        all_parts: whether training with ``loss='triplet'`` gives all eight parts as features, for distillation, of
+            which the triplet loss should see the first ``triplet_parts``.
+
     Raises:
         ValueError: an unknown option, or an input whose sides do not divide by 32.
         KeyError: an unknown ``loss``, as in the host.
     """
+
+    triplet_parts = len(BRANCHES)
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class MGN(nn.Module):
             raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
         self.loss = loss
         self.feature_dim = PARTS * PART_DIM
+        self.all_parts = False
         r: Any = resnet
         self.stem = nn.Sequential(r.conv1, r.bn1, r.relu, r.maxpool)
         self.layer1, self.layer2, self.layer3_0 = r.layer1, r.layer2, r.layer3[0]
@@ -97,7 +104,7 @@ class MGN(nn.Module):
         if not self.training:
             return torch.cat(parts, dim=1)
         logits = [classifier(part) for classifier, part in zip(self.classifier, parts, strict=True)]
-        return logits if self.loss == "softmax" else (logits, parts[: len(BRANCHES)])
+        return logits if self.loss == "softmax" else (logits, parts if self.all_parts else parts[: self.triplet_parts])
 
     def adapt_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Renames the entries of a plain ResNet-50's or of the authors' checkpoint to where they stand here."""

@@ -1,0 +1,28 @@
+"""Whether model, optimiser and objective belong together."""
+
+import torch
+from torch import nn
+
+from ..runtime.weights import unwrap
+from .objectives import Objective
+
+
+def require_fit(model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective) -> None:
+    """Makes sure a model gives what an objective sees, and that all of the objective's parameters will learn.
+
+    Raises:
+        ValueError: the model was built for another kind of loss, or the optimiser lacks parameters.
+    """
+    kind = type(objective).__name__
+    built_for = getattr(unwrap(model), "loss", objective.model_loss)
+    if built_for != objective.model_loss:
+        raise ValueError(
+            f"The model was built with loss={built_for!r}; {kind} needs one built with loss={objective.model_loss!r}"
+        )
+    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    forgotten = [name for name, parameter in objective.named_parameters() if id(parameter) not in learning]
+    if forgotten:
+        raise ValueError(
+            f"The optimiser lacks parameters of {kind}: {', '.join(forgotten)}. Before a scheduler is made: "
+            "optimizer.add_param_group({'params': objective.parameters()})"
+        )

@@ -1,0 +1,116 @@
+"""A network that is used and never changed: a teacher, an old model."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import host
+from ..runtime.seeding import random_state_kept
+from ..runtime.weights import unwrap
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class InputStyle:
+    """How a network wants its images.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        mean: of each channel, images in [0, 1].
+        std: standard deviation of each channel.
+    """
+
+    height: int = 256
+    width: int = 128
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @classmethod
+    def of(cls, datamanager: Any) -> "InputStyle":
+        """What a data manager of the host delivers."""
+        return cls(*host.input_style(datamanager))
+
+
+class FrozenModel:
+    """A network in evaluation mode for ever, without gradient, with its own way of seeing images.
+
+    It is no module: an objective that holds one does not put it into optimiser, checkpoint or DDP.
+
+    Args:
+        network: any model of the host or the plugin; it is put into evaluation mode and belongs to this object.
+        wants: how the network wants its images.
+        given: how images will come; those of another size or normalisation are converted [ours]: back to [0, 1],
+            resized (bilinear, antialiased) and normalised the network's way. None: as the network wants them.
+        device: where it works.
+        channels_last: keep maps in memory with their channels last.
+
+    Attributes:
+        dim: dimension of its descriptors.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        wants: InputStyle | None = None,
+        given: InputStyle | None = None,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = unwrap(network).to(device).to(memory_format=layout).eval().requires_grad_(False)
+        self.wants = wants or InputStyle()
+        self.given = given or self.wants
+        self.device = torch.device(device)
+        self.dim = self._probe()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Maps images (N, 3, H, W), as ``given``, to descriptors (N, dim)."""
+        if self.network.training:
+            raise RuntimeError(
+                "A frozen model was put into training mode: its statistics would drift. Leave it to FrozenModel"
+            )
+        return self.network(self._converted(images.to(self.device)))
+
+    def fingerprint(self) -> str:
+        """Tells two frozen models apart: weights, statistics and input, whatever the file they came from.
+
+        A classifier is left out: descriptors do not pass it.
+        """
+        digest = hashlib.sha256(repr((type(self.network).__name__, self.wants)).encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            if not name.startswith("classifier"):
+                digest.update(f"{name}{tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _converted(self, images: Tensor) -> Tensor:
+        size = (self.wants.height, self.wants.width)
+        if self.given == self.wants:
+            return images
+        plain = images.float() * _channels(self.given.std, images) + _channels(self.given.mean, images)
+        if images.shape[-2:] != size:
+            plain = F.interpolate(plain, size=size, mode="bilinear", antialias=True)
+        return (plain - _channels(self.wants.mean, images)) / _channels(self.wants.std, images)
+
+    def _probe(self) -> int:
+        with random_state_kept(), torch.no_grad():
+            blank = torch.zeros(1, 3, self.wants.height, self.wants.width, device=self.device)
+            out = self.network(blank)
+        if not isinstance(out, Tensor) or out.dim() != 2:
+            raise ValueError(
+                f"{type(self.network).__name__} gives no descriptor (N, D) in evaluation but "
+                f"{tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__}; choose a re-ID model"
+            )
+        return out.shape[1]
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device, dtype=torch.float32)[:, None, None]

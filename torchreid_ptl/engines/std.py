@@ -1,0 +1,196 @@
+"""Student-Teacher Distillation: its objective and its engine."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..losses.std import check_lambda, feature_distance
+from ..runtime.seeding import random_state_kept
+from ..runtime.weights import unwrap
+from .engine import ImagePTLEngine
+from .feature_table import FeatureTable, tabulate
+from .frozen import FrozenModel, InputStyle
+from .objectives import Objective, SoftmaxObjective, Terms
+from .outputs import Outputs
+
+
+class STDObjective(Objective):
+    """The student's own objective, and the distance of its feature to the teacher's.
+
+    Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]: (1 - lambda) cross-entropy + lambda L1. Another
+    objective may stand in place of the cross-entropy, MGN's for example [ours]. A student with several features (the
+    eight parts of MGN) is compared by all of them side by side, as they stand in its descriptor. With ``lambda_`` 0 the
+    teacher is not asked and the terms are the plain objective's; with 1 no label is used.
+
+    Args:
+        teacher: the fine-tuned PTL model.
+        lambda_: weight of the distillation, from 0 to 1.
+        base: the student's own objective; :class:`SoftmaxObjective` without label smoothing if None.
+        projection: maps the student's feature to the teacher's dimension; :func:`projection_of` makes one. Its
+            parameters belong into the optimiser; it is dropped afterwards, being no part of the student.
+        table: the teacher's features of all training images, so that it is not asked in each step.
+
+    Raises:
+        ValueError: ``lambda_`` outside [0, 1].
+    """
+
+    model_loss = "triplet"
+
+    def __init__(
+        self,
+        teacher: FrozenModel,
+        lambda_: float = 0.8,
+        base: Objective | None = None,
+        projection: nn.Module | None = None,
+        table: FeatureTable | None = None,
+    ) -> None:
+        super().__init__()
+        check_lambda(lambda_)
+        self.teacher, self.lambda_, self.table = teacher, lambda_, table
+        self.base = base or SoftmaxObjective(label_smooth=False)
+        self.projection = projection
+        self._seen_by_base: int | None = None
+
+    def prepare(self, student: nn.Module, style: InputStyle) -> None:
+        """Checks the student against the teacher, before a step is made.
+
+        Args:
+            student: the model to be trained; an MGN is told to give all its parts.
+            style: of the images it will get.
+
+        Raises:
+            ValueError: it gives no features, or of another dimension than the teacher's.
+        """
+        self._seen_by_base = getattr(unwrap(student), "triplet_parts", None)
+        dim = student_dim(student, style)
+        if self.projection is None and dim != self.teacher.dim:
+            raise ValueError(
+                f"The student's feature has {dim} dimensions and the teacher's {self.teacher.dim}. Learn a projection "
+                "with std.projection linear (dropped after training), or choose a teacher of the same dimension"
+            )
+
+    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """The teacher's features of a batch."""
+        if self.lambda_ == 0:
+            return None
+        if self.table is not None:
+            return self.table(batch["impath"]).to(images.device)
+        return self.teacher(images)
+
+    def fingerprint(self) -> str:
+        """The teacher's."""
+        return self.teacher.fingerprint() if self.lambda_ > 0 else ""
+
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+        """Returns the terms of the base objective and ``loss_std``, those whose weight is above zero."""
+        terms: Terms = {}
+        if self.lambda_ < 1:
+            own = self.base(Outputs(outputs.logits, outputs.features[: self._seen_by_base]), pids)
+            terms |= {name: (1 - self.lambda_) * term for name, term in own.items()}
+        if self.lambda_ > 0:
+            assert reference is not None
+            feature = torch.cat(outputs.features, dim=1)
+            if self.projection is not None:
+                feature = self.projection(feature.float())
+            terms["loss_std"] = self.lambda_ * feature_distance(feature, reference)
+        return terms
+
+
+class ImageSTDEngine(ImagePTLEngine):
+    """:class:`ImagePTLEngine` that distils a teacher into a student.
+
+    Args:
+        datamanager: ``torchreid.data.ImageDataManager`` or this package's.
+        model: the student, built with ``loss='triplet'`` so that it gives features.
+        optimizer: over the student's parameters, and the projection's if there is one.
+        teacher: any model of the host or the plugin, with its weights; or a :class:`FrozenModel`, for one that wants
+            images of another size or normalisation. It is put into evaluation mode for ever.
+        lambda_: weight of the distillation, from 0 to 1; 0.8 in the paper.
+        scheduler: learning-rate scheduler; None for a constant rate.
+        use_gpu: use a GPU when there is one.
+        base: the student's own objective; cross-entropy, smoothed as ``label_smooth`` says, if None.
+        label_smooth: whether to smooth the labels by 0.1; the paper names no smoothing.
+        projection: see :class:`STDObjective`.
+        cache: compute the teacher's features of all training images once; only without augmentation.
+        **options: further arguments of :class:`ImagePTLEngine`.
+
+    Raises:
+        ValueError: ``lambda_`` outside [0, 1], a student without features, dimensions that differ, or ``cache`` with
+            augmentation.
+
+    Example::
+
+        teacher = torchreid.models.build_model('osnet_x0_25_ptl', pretrained=False)
+        load_weights(teacher, 'log/ptl_osnet_x0_25/model/model-best.pth.tar')
+        student = torchreid.models.build_model('osnet_x0_25', datamanager.num_train_pids, loss='triplet')
+        optimizer = torchreid.optim.build_optimizer(student)
+        engine = torchreid.engine.ImageSTDEngine(datamanager, student, optimizer, teacher, lambda_=0.8)
+        engine.run(save_dir='log/std', max_epoch=50)
+    """
+
+    def __init__(
+        self,
+        datamanager: Any,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        teacher: nn.Module | FrozenModel,
+        lambda_: float = 0.8,
+        scheduler: Any = None,
+        use_gpu: bool = True,
+        *,
+        base: Objective | None = None,
+        label_smooth: bool = False,
+        projection: nn.Module | None = None,
+        cache: bool = False,
+        **options: Any,
+    ) -> None:
+        style = InputStyle.of(datamanager)
+        if isinstance(teacher, nn.Module):
+            device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
+            teacher = FrozenModel(teacher, style, style, device, options.get("channels_last", False))
+        objective = STDObjective(teacher, lambda_, base or SoftmaxObjective(label_smooth), projection)
+        objective.prepare(model, style)
+        super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
+        if cache and lambda_ > 0:
+            objective.table = tabulate(teacher, datamanager, "teacher", self.precision)
+
+
+def student_dim(student: nn.Module, style: InputStyle) -> int:
+    """Dimension of the features a student gives in training; tried on a copy, which leaves no trace.
+
+    Args:
+        student: built with ``loss='triplet'``; an MGN is told to give all its parts.
+        style: of the images it will get.
+
+    Raises:
+        ValueError: it gives no features.
+    """
+    plain: Any = unwrap(student)
+    if hasattr(plain, "all_parts"):
+        plain.all_parts = True
+    with random_state_kept(), torch.no_grad():
+        tried = copy.deepcopy(plain).train()
+        device = next(tried.parameters()).device
+        try:
+            out = Outputs.of(tried(torch.rand(2, 3, style.height, style.width, device=device)), "triplet")
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{type(plain).__name__} gives no features in training, which distillation needs ({error}). Build the "
+                "student with loss='triplet', and choose a model that supports it"
+            ) from error
+    if any(feature.dim() != 2 for feature in out.features):
+        shapes = [tuple(feature.shape) for feature in out.features]
+        raise ValueError(f"{type(plain).__name__} gives features of shapes {shapes}; distillation needs (N, D)")
+    return sum(feature.shape[1] for feature in out.features)
+
+
+def projection_of(student: nn.Module, teacher: FrozenModel, style: InputStyle) -> nn.Linear:
+    """A linear map from a student's feature to a teacher's dimension [ours], learned during the distillation.
+
+    Give its parameters to the optimiser.
+    """
+    device = next(student.parameters()).device
+    return nn.Linear(student_dim(student, style), teacher.dim).to(device)

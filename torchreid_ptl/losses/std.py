@@ -1,0 +1,125 @@
+"""Student-Teacher Distillation (STD)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def std_loss(
+    logits: Tensor | None,
+    features: Tensor | None,
+    teacher_features: Tensor | None,
+    targets: Tensor | None,
+    lambda_: float = 0.8,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    r"""Cross-entropy of the student, and its feature's distance to the teacher's.
+
+    Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]; the distance as in :func:`feature_distance`::
+
+        L = (1 - lambda) CE(logits, y) + lambda L1(f_student, f_teacher)
+
+    A term of weight zero is not computed, and what it alone needs may be None: with ``lambda_`` 0 this is the plain
+    cross-entropy, bit by bit, and needs no teacher; with 1 it needs no label.
+
+    Args:
+        logits: (N, C) of the student.
+        features: (N, D) of the student.
+        teacher_features: (N, D); no gradient flows into them.
+        targets: (N,) identities from 0 to C - 1.
+        lambda_: weight of the distillation, from 0 to 1; 0.8 in the paper.
+        label_smoothing: of the cross-entropy; the paper names none.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: ``lambda_`` outside [0, 1], shapes that do not fit, or None where a tensor is needed.
+
+    Example:
+        >>> f = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> std_loss(torch.zeros(2, 4), f, f + 0.5, torch.tensor([0, 3]), lambda_=1.0)
+        tensor(0.5000)
+    """
+    check_lambda(lambda_)
+    total = []
+    if lambda_ < 1:
+        if logits is None or targets is None:
+            raise ValueError(f"logits and targets are needed with lambda {lambda_}; only lambda 1 does without")
+        if logits.dim() != 2 or targets.shape != logits.shape[:1]:
+            raise ValueError(
+                f"Expected logits (N, C) and targets (N,); got {tuple(logits.shape)} and {tuple(targets.shape)}"
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            plain = F.cross_entropy(_exact(logits), targets, label_smoothing=label_smoothing)
+        total.append((1 - lambda_) * plain)
+    if lambda_ > 0:
+        if features is None or teacher_features is None:
+            raise ValueError(f"Features of student and teacher are needed with lambda {lambda_}")
+        total.append(lambda_ * feature_distance(features, teacher_features))
+    return torch.stack(total).sum()
+
+
+def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean absolute difference over the batch and the dimensions [ours: the paper says L1 and no more].
+
+    In float32 (float64 stays), outside autocast.
+
+    Args:
+        features: (N, D).
+        teacher_features: (N, D); no gradient flows into them.
+
+    Returns:
+        A scalar, in the unit of the features.
+
+    Raises:
+        ValueError: the shapes differ; gives both.
+    """
+    if features.dim() != 2 or features.shape != teacher_features.shape:
+        raise ValueError(
+            f"Features of student {tuple(features.shape)} and teacher {tuple(teacher_features.shape)} must have one "
+            "shape (N, D); project the student's where the dimensions differ (std.projection linear)"
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        return (_exact(features) - _exact(teacher_features.detach())).abs().mean()
+
+
+def check_lambda(lambda_: float) -> None:
+    """Makes sure a weight of the distillation lies in [0, 1].
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not 0 <= lambda_ <= 1:
+        raise ValueError(
+            f"lambda is {lambda_}; the weight of the distillation lies between 0, the plain training, and 1, without "
+            "labels; the paper's is 0.8"
+        )
+
+
+class STDLoss(nn.Module):
+    """Module form of :func:`std_loss`.
+
+    Args:
+        lambda_: weight of the distillation, from 0 to 1.
+        label_smoothing: of the cross-entropy.
+
+    Raises:
+        ValueError: ``lambda_`` outside [0, 1].
+    """
+
+    def __init__(self, lambda_: float = 0.8, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        check_lambda(lambda_)
+        self.lambda_, self.label_smoothing = lambda_, label_smoothing
+
+    def forward(
+        self, logits: Tensor | None, features: Tensor | None, teacher_features: Tensor | None, targets: Tensor | None
+    ) -> Tensor:
+        """Returns the loss of logits (N, C), features (N, D), the teacher's features (N, D) and identities (N,)."""
+        return std_loss(logits, features, teacher_features, targets, self.lambda_, label_smoothing=self.label_smoothing)
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
