@@ -171,8 +171,8 @@ def test_a_chain_killed_in_its_second_stage_goes_on_bit_by_bit(whole, tiny_root,
     assert (tmp_path / "log" / "chain.md").read_text() == (whole / "log" / "chain.md").read_text()
 
 
-@pytest.mark.parametrize(("error", "status"), [(OSError("the disk is gone"), 1), (KeyboardInterrupt(), 130)])
-def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error, status):
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
     folder, command = copy
     shutil.rmtree(folder / "2-cells")
 
@@ -180,7 +180,11 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error, 
         raise error
 
     monkeypatch.setattr(ImagePTLEngine, "train", stop)
-    assert main(command("--resume")) == status
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
+            main(command("--resume"))
+    else:
+        assert main(command("--resume")) == 1
     told = f"The chain stopped. What is done stays in {folder}; the same command with --resume goes on.\n"
     assert told in capsys.readouterr().err
     assert (folder / f"1-{TINY}" / "results.json").is_file()
@@ -229,6 +233,18 @@ def test_a_shorter_chain_is_another_one(copy, capsys):
 def test_settings_that_change_neither_weights_nor_figures_may_differ(copy):
     _, command = copy
     assert main(command("train.print_freq", "7", "data.workers", "1", "test.visrank", "True", "--resume")) == 0
+
+
+def test_a_student_learns_from_the_stage_before(tmp_path, capsys):
+    text = f"""
+model: {{name: osnet_x0_25}}
+data: {{height: 64, width: 32, targets: [{TINY}]}}
+chain:
+  - {{name: teacher, model: {{name: osnet_x0_25_ptl}}, data: {{sources: [{TINY}]}}}}
+  - {{name: student, loss: {{name: std}}, std: {{teacher: osnet_x0_25_ptl}}, data: {{sources: [{TINY}]}}}}
+"""
+    assert main([*chain(tmp_path, "/nowhere", text=text)[:2], "--dry-run"]) == 0
+    assert re.search(r"its teacher is .*/1-teacher/model/model.pth.tar-1 \(stage 1\)", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"stages": [1]}', '{"stages": [{"name": "x"}]}'])

@@ -94,14 +94,16 @@ def run_stages(chain: Chain, run: Run) -> None:
 
 @contextmanager
 def stop_explained(chain: Chain) -> Iterator[None]:
-    """Says how to go on when a chain stops."""
+    """Says how to go on when a chain stops; Ctrl-C is no error to be traced."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         print(
             f"The chain stopped. What is done stays in {chain.folder}; the same command with --resume goes on.",
             file=sys.stderr,
         )
+        if isinstance(error, KeyboardInterrupt):
+            raise SystemExit(130) from error
         raise
 
 

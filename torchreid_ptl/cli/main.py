@@ -217,9 +217,6 @@ def answered(work: Callable[[], object]) -> int:
     """Runs a command; what a user can cause is answered with the message alone, and exit status 1."""
     try:
         work()
-    except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
-        return 130
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
