@@ -14,6 +14,12 @@ from torchreid_ptl.data.manager import ImageDataManager
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # torch's threads of one process would wait for cores that another one has
+    threads = max(1, torch.get_num_threads() // processes)
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of programs that tests start
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

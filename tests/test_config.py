@@ -184,13 +184,6 @@ def test_what_cannot_work_is_said_before_anything_is_built(options, message):
         validate(load_config(None, options))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_is_valid_and_keeps_to_its_own_folder(path):
-    config = load_config(path)
-    validate(config)
-    assert config.data.save_dir == f"log/{path.stem}"
-
-
 def test_the_dump_is_the_same_configuration(tmp_path):
     config = load_config(CONFIGS / "ptl_mgn.yaml", ["train.lr", "0.5"])
     (tmp_path / "config.yaml").write_text(config.dump())

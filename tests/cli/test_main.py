@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from torchreid_ptl.cli.main import configure, main, parse
+from torchreid_ptl.cli.main import configure, configure_chain, main, parse
 from torchreid_ptl.config import load_config, to_dict
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "configs" / "paper").glob("*.yaml"))]
 TINY = "drawn_pedestrians_tiny"
 
 
@@ -174,11 +174,21 @@ def test_weights_of_another_model(tmp_path, tiny_root, capsys):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_valid_and_keeps_to_its_own_folder(path):
+    parsed = parse(["--config-file", str(path)])
+    chain = configure_chain(parsed)
+    config = chain.common if chain else configure(parsed)
+    folder = path.relative_to(ROOT / "configs").with_suffix("")
+    assert config.data.save_dir == f"log/{folder}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_runs_dry(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--config-file", str(path), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "done: 2 steps of 8 made images and a test" in out
+    assert re.search("done: (each )?2 steps of 8 made images and a test", out)
     assert "[2/2]" in out
     assert os.listdir(tmp_path) == []
 

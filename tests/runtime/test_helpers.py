@@ -3,12 +3,33 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime.files import replace_file, same_file
 from torchreid_ptl.runtime.memory import keep_freed_memory
 from torchreid_ptl.runtime.progress import Progress
 from torchreid_ptl.runtime.seeding import random_state, random_state_kept, seed_everything, set_random_state
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_under_two_names(tmp_path, monkeypatch, links):
+    def no_links(*_):
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    first, second = tmp_path / "best", tmp_path / "last"
+    second.write_text("old")
+    replace_file(first, b"new")
+    same_file(first, second)
+    assert second.read_text() == "new"
+    assert first.samefile(second) == links
+    same_file(first, second)
+    replace_file(second, b"newer")
+    assert (first.read_text(), second.read_text()) == ("new", "newer")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last"]
 
 
 def draw():

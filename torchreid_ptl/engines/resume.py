@@ -12,6 +12,7 @@ from ..runtime.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from ..runtime.files import same_file
 from ..runtime.seeding import random_state, set_random_state
 from ..runtime.weights import unwrap
 
@@ -74,10 +75,12 @@ def keep(engine: "ImagePTLEngine", folder: Path, epoch: int, rank1: float, is_be
         OSError: the disk is full or not writable.
     """
     state = snapshot(engine, epoch, rank1)
+    path = folder / f"{PREFIX}{epoch + 1}"
     if is_best:
         save_checkpoint(state, folder / BEST)
-    path = folder / f"{PREFIX}{epoch + 1}"
-    save_checkpoint(state, path)
+        same_file(folder / BEST, path)
+    else:
+        save_checkpoint(state, path)
     prune_checkpoints(folder, engine.keep_last)
     return path
 

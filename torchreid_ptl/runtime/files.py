@@ -29,6 +29,25 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     _sync_folder(path.parent)
 
 
+def same_file(content: Path, path: Path) -> None:
+    """Puts a file's content under a second name too, whole or not at all, without writing it again where possible.
+
+    Args:
+        content: a file that is only ever replaced, never changed in place.
+        path: the second name; what stood there is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(content, temporary)
+    except OSError:  # a file system without links
+        replace_file(path, content.read_bytes())
+        return
+    os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)  # renaming one name of a file to another of the same file does nothing
+    _sync_folder(path.parent)
+
+
 def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
     """Moves what an earlier run left to ``<folder>/earlier-1``, ``earlier-2``, ...
 
