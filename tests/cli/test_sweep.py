@@ -11,9 +11,11 @@ import pytest
 
 from torchreid_ptl.cli import sweep as command
 from torchreid_ptl.cli.main import main as run_once
-from torchreid_ptl.cli.sweep import main, parse, plan
+from torchreid_ptl.cli.sweep import main, parse
+from torchreid_ptl.cli.sweep_plan import RESERVED, SAME_SCORES, SWITCHES, plan
 from torchreid_ptl.cli.sweep_table import NOTE, Entry, Outcome, as_csv, as_markdown, rows, spread
 from torchreid_ptl.config import get, to_dict
+from torchreid_ptl.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 TINY = "drawn_pedestrians_tiny"
@@ -298,7 +300,7 @@ def test_the_commands_of_the_guide_are_understood(monkeypatch):
 
 def test_every_key_that_a_finished_run_need_not_share_exists():
     config = plan(parse(["--seeds", "1"]))[0].config
-    for name in command.SAME_SCORES:
-        assert any(key.startswith(name) for key in command.SETTINGS), name
-    for key in (*command.RESERVED, *command.SWITCHES):
+    for name in SAME_SCORES:
+        assert any(key.startswith(name) for key in SETTINGS), name
+    for key in (*RESERVED, *SWITCHES):
         get(config, key)
