@@ -206,6 +206,14 @@ def run_options(config: CfgNode) -> dict[str, Any]:
         "eval_freq": test.eval_freq,
         "test_only": test.evaluate,
         "resume": config.model.resume,
+        **test_options(config),
+    }
+
+
+def test_options(config: CfgNode) -> dict[str, Any]:
+    """The fields of :class:`TestOptions`."""
+    test = config.test
+    return {
         "dist_metric": test.dist_metric,
         "normalize_feature": test.normalize_feature,
         "ranks": test.ranks,

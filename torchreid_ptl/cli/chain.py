@@ -14,8 +14,9 @@ from ..config import ConfigError, validate
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
 from ..runtime.checkpoint import newest_checkpoint
-from ..runtime.files import replace_file, set_aside
+from ..runtime.files import replace_file
 from .record import left_by_a_chain, require_same, write_record
+from .report import make_room
 from .stages import Chain
 from .starts import final_weights, trains
 from .summary import summarise
@@ -63,8 +64,7 @@ def prepare(chain: Chain) -> None:
     if chain.resume and not begun:
         print(f"Nothing to resume in {chain.folder}: starting from the beginning")
     if not begun:
-        aside = set_aside(chain.folder, left_by_a_chain(chain))
-        print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {chain.folder}")
+        make_room(chain.folder, left_by_a_chain(chain))
         write_record(chain)
     text = yaml.safe_dump(chain.as_config(), sort_keys=False)
     replace_file(chain.folder / "config.yaml", text.encode())

@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from yacs.config import CfgNode
 
-from ..config import ConfigError, load_config, validate
+from ..config import ConfigError
 from ..data.features import FeatureFiles, save_features
 from ..engines import Descriptors, ImagePTLEngine, TestOptions, rank
 from ..hints import hint
 from ..host import models
-from ..runtime.files import set_aside
-from .build import run_options
+from .build import test_options
 from .main import answered, configure, log_to, release_keys, run
-from .report import leave, left_by_a_run, require_no_chain, write_config
+from .report import leave, left_by_a_run, make_room, require_no_chain, write_config
 from .tested import check_shown, judge
 
 FILES = "features"
@@ -95,16 +94,7 @@ def _evaluate_model(parsed: argparse.Namespace) -> None:
     elif not {"model.load_weights", "model.resume"} & set(parsed.opts):
         raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
     # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
-    targets = {"sources": parsed.targets, "targets": parsed.targets}
-    asked = argparse.Namespace(
-        config_file=parsed.config_file,
-        root=parsed.root,
-        transforms=None,
-        resume=False,
-        opts=[*options, *parsed.opts],
-        **targets,
-    )
-    config = configure(asked)
+    config = configure(_asked(parsed, [*options, *parsed.opts], parsed.targets))
     config.defrost()
     config.data.sources = list(config.data.targets)
     config.train.batch_size = 2 * config.sampler.num_instances
@@ -112,6 +102,16 @@ def _evaluate_model(parsed: argparse.Namespace) -> None:
     engine = run(config, _shown(parsed))
     if parsed.save_features:
         _save_features(engine, Path(config.data.save_dir))
+
+
+def _asked(
+    parsed: argparse.Namespace, options: Sequence[str], names: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """What the command that trains would have read."""
+    sides = {"sources": names, "targets": names, "transforms": None}
+    return argparse.Namespace(
+        config_file=parsed.config_file, root=parsed.root, resume=False, opts=list(options), **sides
+    )
 
 
 def _common(parsed: argparse.Namespace) -> list[str]:
@@ -139,11 +139,7 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     missing = [side for side in ("query", "gallery") if not getattr(parsed, side)]
     if missing:
         raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
-    config = load_config(parsed.config_file or None, [*_common(parsed), *parsed.opts])
-    config.test.evaluate = True
-    config.use_gpu = config.use_gpu and torch.cuda.is_available()
-    validate(config)
-    config.freeze()
+    config = configure(_asked(parsed, [*_common(parsed), *parsed.opts, "test.evaluate", "True"]))
     shown = _shown(parsed)
     sides = {side: _read(getattr(parsed, side), config) for side in ("query", "gallery")}
     check_shown(shown, len(sides["query"].pids), FILES)
@@ -153,9 +149,8 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     require_no_chain(folder)
     with log_to(folder, "test"):
         inputs = {Path(path).resolve() for path in (*parsed.query, *parsed.gallery)}
-        aside = set_aside(folder, [name for name in left_by_a_run(folder) if (folder / name).resolve() not in inputs])
-        print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
-        options = TestOptions.of(**{key: value for key, value in run_options(config).items() if key in _OPTIONS})
+        make_room(folder, [name for name in left_by_a_run(folder) if (folder / name).resolve() not in inputs])
+        options = TestOptions.of(**test_options(config))
         result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))
         print(result.summary(options.ranks))
         tested = judge(FILES, sides["query"], sides["gallery"], result, config, first_camera=0)
@@ -164,9 +159,6 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
         files = {side: ", ".join(getattr(parsed, side)) for side in sides}
         left = leave([tested], config, folder, time.monotonic() - started, model=files, shown=shown)
         print("Left: " + ", ".join(map(str, left)))
-
-
-_OPTIONS = TestOptions.__dataclass_fields__.keys()
 
 
 def _read(paths: Sequence[str], config: CfgNode) -> Descriptors:

@@ -28,14 +28,13 @@ from ..data.reading import BadImageError
 from ..engines import CHECKPOINTS, ImagePTLEngine, NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
-from ..runtime.files import set_aside
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
 from .chain import check_settings, prepare, run_stages, stop_explained
 from .dry_run import dry_run, dry_run_chain
-from .report import leave, left_by_a_run, require_no_chain, write_config
+from .report import leave, left_by_a_run, make_room, require_no_chain, write_config
 from .stages import Chain, plan
 from .tested import Tested, check_shown, judge
 
@@ -156,8 +155,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
             check_shown(shown, len(sides["query"].dataset), name)
         engine = build_engine(config, datamanager)
         if not config.model.resume:
-            aside = set_aside(folder, [*left_by_a_run(folder), *([] if config.test.evaluate else [CHECKPOINTS])])
-            print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
+            make_room(folder, [*left_by_a_run(folder), *([] if config.test.evaluate else [CHECKPOINTS])])
             write_config(config, folder)
         parameters = sum(p.numel() for p in engine.plain_model().parameters())
         print(f"Model {config.model.name}: {parameters:,} parameters")

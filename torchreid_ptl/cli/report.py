@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import ConfigError, to_dict
-from ..runtime.files import replace_file
+from ..runtime.files import replace_file, set_aside
 from ..version import __version__
 from ..visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
 from .page import histogram_of, roc_of, write_report
@@ -51,6 +51,12 @@ def left_by_a_run(folder: Path) -> list[str]:
         "features_*.npz",
     )
     return ["results.json", "config.yaml", "report.html", *(path.name for p in patterns for path in folder.glob(p))]
+
+
+def make_room(folder: Path, names: Iterable[str]) -> None:
+    """Moves aside what a new run would overwrite, and says where everything goes."""
+    aside = set_aside(folder, names)
+    print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
 
 
 def write_config(config: CfgNode, folder: Path) -> None:
