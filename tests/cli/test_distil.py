@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchreid
 
-from torchreid_ptl.cli.main import main
+from torchreid_ptl.cli.main import configure, main, parse, run
+from torchreid_ptl.engines import InputStyle
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 TINY = "drawn_pedestrians_tiny"
@@ -48,8 +49,35 @@ def test_only_testing_a_student_needs_no_teachers_weights(tmp_path, tiny_root, t
 
 def test_features_once_own_size_and_normalisation(tmp_path, tiny_root, teacher, capsys):
     options = ["data.transforms", "[]", "std.cache", "True", "std.height", "96", "std.width", "48"]
-    assert main(distil(tmp_path, tiny_root, teacher, *options, "std.norm_mean", "[0.5, 0.5, 0.5]")) == 0
+    norm = ["std.norm_mean", "[0.5, 0.4, 0.3]", "std.norm_std", "[0.1, 0.2, 0.3]"]
+    engine = run(configure(parse(distil(tmp_path, tiny_root, teacher, *options, *norm))))
     assert "teacher [4/4]" in capsys.readouterr().out
+    frozen = engine.objective.teacher
+    assert frozen.wants == InputStyle(96, 48, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    assert frozen.given == InputStyle(64, 32)
+    batch = next(iter(engine.train_loader))
+    torch.testing.assert_close(engine.objective.table(batch["impath"]), frozen(batch["img"]), rtol=1e-4, atol=1e-5)
+
+
+def test_lambda_0_is_the_plain_training_of_the_same_command(tmp_path, tiny_root, teacher):
+    asked = {
+        "plain": ["loss.name", "softmax"],
+        "distilled": ["std.lambda", "0"],
+    }
+    weights = []
+    for name, options in asked.items():
+        folder = tmp_path / name
+        assert main(distil(tmp_path, tiny_root, teacher, *options, "data.save_dir", str(folder))) == 0
+        weights.append(load_checkpoint(folder / "model" / "model.pth.tar-1")["state_dict"])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0].keys() | weights[1].keys())
+
+
+def test_the_objective_beside_the_teacher(tmp_path, tiny_root, teacher):
+    sampling = ["sampler.train_sampler", "RandomIdentitySampler", "sampler.num_instances", "2"]
+    options = [*sampling, "std.objective", "triplet", "loss.triplet.weight_x", "1", "std.lambda", "0.5"]
+    engine = run(configure(parse(distil(tmp_path, tiny_root, teacher, *options))))
+    assert {"loss_t", "loss_x", "loss_std"} <= engine.history.keys()
+    assert engine.objective.lambda_ == 0.5
 
 
 def test_weights_that_do_not_fit(tmp_path, tiny_root, teacher, capsys):
