@@ -117,7 +117,8 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-MATHEMATICS = ["losses.triplet", "losses.std", *EVALUATION]
+LOSS_FILES = [f"losses.{name}" for name in ("triplet", "std", "l2")]
+MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
 @pytest.mark.parametrize("module", ["cells", "cli.sweep_table", *MATHEMATICS, "visual.ranklist"])

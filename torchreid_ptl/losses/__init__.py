@@ -1,6 +1,16 @@
 """Losses: mathematics only, a pure function and a thin module per file."""
 
+from .compatible import CompatibleLoss
+from .l2 import L2Loss, l2_loss
 from .std import STDLoss, std_loss
 from .triplet import BatchHardTripletLoss, batch_hard_triplet_loss
 
-__all__ = ["BatchHardTripletLoss", "STDLoss", "batch_hard_triplet_loss", "std_loss"]
+__all__ = [
+    "BatchHardTripletLoss",
+    "CompatibleLoss",
+    "L2Loss",
+    "STDLoss",
+    "batch_hard_triplet_loss",
+    "l2_loss",
+    "std_loss",
+]

@@ -1,0 +1,148 @@
+"""What every loss of backward-compatible training must do; a loss is tested here by standing in LOSSES."""
+
+import copy
+
+import pytest
+import torch
+
+import torchreid_ptl
+from torchreid_ptl import losses
+from torchreid_ptl.losses import CompatibleLoss
+from torchreid_ptl.registration import LOSSES as REGISTERED
+
+B, D, C, G = 12, 8, 6, 40
+BUILD = {
+    "L2Loss": losses.L2Loss,
+}
+DRAWS = ("MixBCTLoss",)  # the order of the batch decides what is drawn
+DETACHED = ("old", "class_means", "gallery", "old_classifier")
+
+
+def given_for(loss, dtype=torch.float32):
+    """Everything a training loop can supply, cut down to what the loss asks for."""
+    pids = torch.arange(B) // 3
+    gallery_pids = torch.arange(G) % C
+    everything = {
+        "camids": torch.arange(B) % 2,
+        "image_ids": torch.arange(B),
+        "class_means": torch.randn(C, D).to(dtype),
+        "old_classifier": torch.randn(9, D).to(dtype),
+        "old_classes": torch.tensor([4, 8, -1, 0, 2, -1]),
+        "classifier": torch.randn(C, D).to(dtype),
+        "gallery": torch.randn(G, D).to(dtype),
+        "gallery_pids": gallery_pids,
+        "gallery_image_ids": torch.arange(G),
+        "gallery_camids": torch.arange(G) % 3,
+    }
+    asked = {name: everything[name] for name in (*loss.needs, *loss.accepts)}
+    return {"new": torch.randn(B, D).to(dtype), "old": torch.randn(B, D).to(dtype), "pids": pids, **asked}
+
+
+@pytest.fixture(params=sorted(BUILD))
+def built(request):
+    loss = BUILD[request.param]()
+    return loss, given_for(loss)
+
+
+def test_all_are_registered_and_public():
+    modules = {item for item in vars(losses).values() if isinstance(item, type) and issubclass(item, CompatibleLoss)}
+    modules.remove(CompatibleLoss)
+    assert modules == {type(build()) for build in BUILD.values()}
+    assert modules <= set(REGISTERED)
+    assert {item.__name__ for item in modules} <= set(torchreid_ptl.losses.__all__)
+
+
+def test_a_scalar_that_reaches_the_new_features(built):
+    loss, given = built
+    given["new"].requires_grad_()
+    value = loss(**given)
+    value.backward()
+    assert value.shape == ()
+    assert value.isfinite()
+    assert given["new"].grad.isfinite().all()
+    assert given["new"].grad.abs().sum() > 0
+
+
+def test_no_gradient_into_what_is_old(built):
+    loss, given = built
+    frozen = [given[name].requires_grad_() for name in DETACHED if name in given]
+    given["new"].requires_grad_()
+    loss(**given).backward()
+    assert all(item.grad is None for item in frozen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_float32(built, dtype):
+    loss, _ = built
+    given = given_for(loss, dtype)
+    exact = {name: item.float() if item.is_floating_point() else item for name, item in given.items()}
+    twin = copy.deepcopy(loss)
+    given["new"].requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(**given)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, twin(**exact))
+    assert given["new"].grad.dtype == dtype
+
+
+def test_order_of_the_batch_does_not_matter(built):
+    loss, given = built
+    if type(loss).__name__ in DRAWS:
+        pytest.skip("draws samples by their place in the batch; its own tests cover ratio 0")
+    order = torch.randperm(B)
+    moved = {n: given[n][order] if n in ("new", "old", "pids", "camids", "image_ids") else given[n] for n in given}
+    twin = copy.deepcopy(loss)
+    torch.testing.assert_close(loss(**given), twin(**moved))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_of_one_identity_is_finite(built, size):
+    loss, given = built
+    small = {n: given[n][:size] if n in ("new", "old", "pids", "camids", "image_ids") else given[n] for n in given}
+    small["new"].requires_grad_()
+    value = loss(**small)
+    value.backward()
+    assert value.isfinite()
+    assert small["new"].grad.isfinite().all()
+
+
+def test_different_dimensions_name_both_and_the_remedies(built):
+    loss, given = built
+    with pytest.raises(
+        ValueError, match=r"have 8 dimensions and old ones 7.*embedding head of 7.*truncate or zero-pad"
+    ):
+        loss(**{**given, "old": given["old"][:, :7]})
+
+
+def test_old_features_that_are_not_finite_are_counted(built):
+    loss, given = built
+    given["old"][[1, 4], 2] = float("nan")
+    given["old"][4, 3] = float("inf")
+    with pytest.raises(ValueError, match="2 of 12 rows of the old features are not finite"):
+        loss(**given)
+
+
+def test_wrong_shapes(built):
+    loss, given = built
+    with pytest.raises(ValueError, match=r"got \(12, 8\), \(12, 8\) and \(11,\)"):
+        loss(**{**given, "pids": given["pids"][:11]})
+    with pytest.raises(ValueError, match=r"got \(12, 8\), \(11, 8\)"):
+        loss(**{**given, "old": given["old"][:11]})
+
+
+def test_what_is_missing_or_foreign_is_named(built):
+    loss, given = built
+    with pytest.raises(ValueError, match="given and not used: pidz"):
+        loss(**given, pidz=given["pids"])
+    for name in loss.needs:
+        with pytest.raises(ValueError, match=f"missing: {name}; given"):
+            loss(**{**given, name: None})
+
+
+def test_settings_and_state_survive_a_checkpoint(built):
+    loss, given = built
+    loss(**given)
+    twin = BUILD[type(loss).__name__]()
+    twin.load_state_dict(loss.state_dict())
+    assert torch.equal(loss(**given), twin(**given))

@@ -1,0 +1,125 @@
+"""What all losses of backward-compatible training share: one call, its checks, and normalisation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CompatibleLoss(nn.Module):
+    """Base of the losses that tie a new model's features to an old model's.
+
+    All are called ``loss(new, old, pids, **declared)``; what ``declared`` holds is said by ``needs`` and ``accepts``,
+    so that a training loop can ask for it [ours]. The names in use:
+
+    * ``camids`` (B,) cameras, ``image_ids`` (B,) the row of each image in the old model's bank;
+    * ``class_means`` (C, D) mean old feature of each training identity, a row of NaN for one without old features;
+    * ``old_classifier`` (C_old, D), and ``old_classes`` (C,) its row for each training identity, -1 for an unknown one;
+    * ``classifier`` (C, D) the new model's own weights;
+    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,).
+
+    Attributes:
+        needs: names of tensors without which the loss cannot be computed.
+        accepts: names of tensors it uses when they are given.
+        weight: factor of the loss beside the new model's own, where a source names one.
+    """
+
+    needs: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
+    weight: float = 1.0
+
+    def forward(self, new: Tensor, old: Tensor, pids: Tensor, **declared: Tensor | None) -> Tensor:
+        """Checks a batch and returns its loss.
+
+        Args:
+            new: (B, D) features of the new model.
+            old: (B, D) features of the old model, of the same images; no gradient flows into them.
+            pids: (B,) identities.
+            **declared: tensors named in ``needs`` and ``accepts``; None is the same as not given.
+
+        Returns:
+            A scalar, float32 or float64.
+
+        Raises:
+            ValueError: shapes or dimensions that do not fit, old features that are not finite, a tensor that is missing
+                or was not asked for.
+        """
+        given = {name: value for name, value in declared.items() if value is not None}
+        self._check_names(given)
+        check_batch(new, old, pids)
+        return self.loss(new, old.detach(), pids, **given)
+
+    def loss(self, *batch: Any, **given: Any) -> Tensor:
+        """The loss of new, old and pids, which were checked, and what was declared."""
+        raise NotImplementedError
+
+    def _check_names(self, given: Mapping[str, Tensor]) -> None:
+        missing = [name for name in self.needs if name not in given]
+        foreign = [name for name in given if name not in (*self.needs, *self.accepts)]
+        if missing or foreign:
+            lists = (self.needs, self.accepts, missing, foreign)
+            needs, accepts, lost, idle = (", ".join(names) or "nothing" for names in lists)
+            raise ValueError(
+                f"{type(self).__name__} needs {needs} and accepts {accepts} beside new, old and pids; missing: {lost}; "
+                f"given and not used: {idle}"
+            )
+
+
+def check_batch(new: Tensor, old: Tensor, pids: Tensor | None = None) -> None:
+    """Makes sure that new and old features are comparable.
+
+    Args:
+        new: (B, D).
+        old: (B, D).
+        pids: (B,), where identities play a part.
+
+    Raises:
+        ValueError: shapes or dimensions that do not fit, or old features that are not finite.
+    """
+    labelled = pids is None or pids.shape == new.shape[:1]
+    if new.dim() != 2 or old.dim() != 2 or len(new) != len(old) or not labelled:
+        raise ValueError(
+            "Expected new features (B, D), old features (B, D) and pids (B,); got "
+            f"{tuple(new.shape)}, {tuple(old.shape)} and {'none' if pids is None else tuple(pids.shape)}"
+        )
+    check_dimensions(new, old)
+    check_finite(old)
+
+
+def check_dimensions(new: Tensor, old: Tensor) -> None:
+    """Makes sure that new and old features have one dimension.
+
+    Raises:
+        ValueError: they differ; names both and the remedies.
+    """
+    if new.shape[1] != old.shape[1]:
+        raise ValueError(
+            f"New features have {new.shape[1]} dimensions and old ones {old.shape[1]}. Give the new model an embedding "
+            f"head of {old.shape[1]} dimensions, or truncate or zero-pad one of the two by a declared rule"
+        )
+
+
+def check_finite(old: Tensor, name: str = "old features") -> None:
+    """Makes sure that every row of (N, D) or every number of (N,) is finite.
+
+    Raises:
+        ValueError: some are not; says how many.
+    """
+    finite = old.isfinite()
+    rows = finite.all(dim=1) if old.dim() == 2 else finite
+    if not rows.all():
+        raise ValueError(
+            f"{int((~rows).sum())} of {len(rows)} rows of the {name} are not finite; compute them again, or leave "
+            "their images out"
+        )
+
+
+def exact(x: Tensor) -> Tensor:
+    """Returns ``x`` in float32; float64 stays."""
+    return x if x.dtype.itemsize == 8 else x.float()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of ``x`` (N, D) with L2 norm 1 in float32 or float64; a row of zeros stays."""
+    return F.normalize(exact(x), dim=1)
