@@ -13,6 +13,9 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 B, D, C, G = 12, 8, 6, 40
 BUILD = {
     "L2Loss": losses.L2Loss,
+    "RBCLoss": losses.RBCLoss,
+    "RBCLoss.nca": lambda: losses.RBCLoss("nca", dgr="lift", neighbours=2),
+    "RBCLoss.full": lambda: losses.RBCLoss("full", dgr="restore", other_camera=True),
 }
 DRAWS = ("MixBCTLoss",)  # the order of the batch decides what is drawn
 DETACHED = ("old", "class_means", "gallery", "old_classifier")
@@ -33,6 +36,7 @@ def given_for(loss, dtype=torch.float32):
         "gallery_pids": gallery_pids,
         "gallery_image_ids": torch.arange(G),
         "gallery_camids": torch.arange(G) % 3,
+        "neighbours": torch.tensor([[1, 2], [0, 4], [5, -1], [0, 1], [5, 3], [4, 2]]),
     }
     asked = {name: everything[name] for name in (*loss.needs, *loss.accepts)}
     return {"new": torch.randn(B, D).to(dtype), "old": torch.randn(B, D).to(dtype), "pids": pids, **asked}
@@ -41,6 +45,7 @@ def given_for(loss, dtype=torch.float32):
 @pytest.fixture(params=sorted(BUILD))
 def built(request):
     loss = BUILD[request.param]()
+    loss.built_by = BUILD[request.param]
     return loss, given_for(loss)
 
 
@@ -143,6 +148,6 @@ def test_what_is_missing_or_foreign_is_named(built):
 def test_settings_and_state_survive_a_checkpoint(built):
     loss, given = built
     loss(**given)
-    twin = BUILD[type(loss).__name__]()
+    twin = loss.built_by()
     twin.load_state_dict(loss.state_dict())
     assert torch.equal(loss(**given), twin(**given))

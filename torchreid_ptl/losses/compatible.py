@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -117,7 +118,7 @@ def check_finite(old: Tensor, name: str = "old features") -> None:
 
 def exact(x: Tensor) -> Tensor:
     """Returns ``x`` in float32; float64 stays."""
-    return x if x.dtype.itemsize == 8 else x.float()
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def unit(x: Tensor) -> Tensor:

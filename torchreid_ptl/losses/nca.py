@@ -1,0 +1,74 @@
+"""Neighbour context agents (NCA): old centres of similar identities beside the batch."""
+
+import torch
+from torch import Tensor
+
+from .compatible import exact, unit
+
+
+def nearest_centres(centres: Tensor, k: int = 10, of: Tensor | None = None, rows: int = 1024) -> Tensor:
+    """The k most similar other identities of each identity, by the cosine of their centres.
+
+    Agents of Dynamic Gradient Reactivation, arXiv 2207.05658; K = 10 and the cosine are [ours]. Computed once for a
+    training set, or for the identities of a batch only; in blocks of ``rows``, so that memory stays bounded.
+
+    Args:
+        centres: (C, D) mean old feature of each identity, a row of NaN for one without old features.
+        k: number of neighbours.
+        of: (M,) identities wanted; all C if None.
+        rows: identities handled at a time.
+
+    Returns:
+        Identities (M, k), nearest first; -1 where there are fewer, and for an identity without old features.
+
+    Raises:
+        ValueError: ``k`` below 1, or centres that are no matrix.
+
+    Example:
+        >>> nearest_centres(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.2]]), k=1).flatten()
+        tensor([2, 2, 0])
+    """
+    if k < 1 or centres.dim() != 2:
+        raise ValueError(
+            f"neighbours is {k} and the centres are {tuple(centres.shape)}; wanted are 1 or more of centres (C, D)"
+        )
+    known = centres.isfinite().all(dim=1)
+    points = unit(centres.detach().nan_to_num(0.0, 0.0, 0.0))
+    wanted = torch.arange(len(centres), device=centres.device) if of is None else of
+    found = wanted.new_full((len(wanted), k), -1)
+    for start in range(0, len(wanted), rows):
+        part = wanted[start : start + rows]
+        cosines = (points[part] @ points.T).masked_fill_(~(known & known[part, None]), -torch.inf)
+        cosines.scatter_(1, part[:, None], -torch.inf)
+        best, identity = cosines.topk(min(k, len(centres)), dim=1)
+        found[start : start + rows, : best.shape[1]] = identity.where(best > -torch.inf, -1)
+    return found
+
+
+def agent_gallery(
+    old: Tensor, pids: Tensor, centres: Tensor, neighbours: Tensor | None = None, k: int = 10
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gallery of a batch: its old features, and the centres nearest to the identities of the batch.
+
+    Args:
+        old: (B, D) old features of the batch.
+        pids: (B,) identities, rows of ``centres``.
+        centres: (C, D) as in :func:`nearest_centres`.
+        neighbours: (C, k) of :func:`nearest_centres`; computed for the identities of the batch if None.
+        k: number of neighbours, where they are computed.
+
+    Returns:
+        Features (B + A, D), identities (B + A,) and a bool (B + A,) that marks the A agents, each of which stands there
+        once. An agent is a negative of other identities and never a positive: its identity may be in the batch too.
+
+    Example:
+        >>> old, centres = torch.eye(3)[:2], torch.eye(3) + 0.1
+        >>> agent_gallery(old, torch.tensor([0, 1]), centres, k=1)[2]
+        tensor([False, False,  True,  True])
+    """
+    present = pids.unique()
+    near = nearest_centres(centres, k, of=present) if neighbours is None else neighbours[present]
+    agents = near[near >= 0].unique()
+    gallery = torch.cat([exact(old), exact(centres.detach()[agents]).to(exact(old).dtype)])
+    is_agent = torch.arange(len(gallery), device=old.device) >= len(old)
+    return gallery, torch.cat([pids, agents.to(pids)]), is_agent

@@ -1,0 +1,188 @@
+"""Ranking-based compatible loss (RBCL) with dynamic gradient reactivation and neighbour context agents."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .compatible import CompatibleLoss, check_dimensions, check_finite, exact, unit
+from .nca import agent_gallery
+from .ranking import Kind, Reactivation, ranking_loss
+
+Gallery = Literal["batch", "nca", "full"]
+OF_BANK = ("gallery", "gallery_pids", "gallery_image_ids")
+
+
+def rbcl_loss(
+    query: Tensor,
+    gallery: Tensor,
+    query_pids: Tensor,
+    gallery_pids: Tensor,
+    tau: float = 0.01,
+    dgr: Kind = "none",
+    same_image: Tensor | None = None,
+    *,
+    query_camids: Tensor | None = None,
+    gallery_camids: Tensor | None = None,
+    lift_limit: float = 0.1,
+    restore_from: float = 0.03,
+) -> Tensor:
+    r"""One minus the smoothed average precision of new queries against a gallery of old features.
+
+    After Dynamic Gradient Reactivation for Backward Compatible Person Re-identification, arXiv 2207.05658, which
+    optimises the ranking directly [paper]; the formula, tau and both kinds of reactivation are [ours], the smoothing is
+    that of Brown et al., Smooth-AP, 2020. With cosines s of a query, its positives P, its negatives N, and
+    :math:`\sigma_\tau(d) = 1 / (1 + e^{-d / \tau})`::
+
+        R_i = 1 + sum_{k in P, k != i} sigma_tau(s_k - s_i)        N_i = sum_{j in N} sigma_tau(s_j - s_i)
+        L = 1 - mean_q mean_{i in P_q} R_i / (R_i + N_i)
+
+    The sharp sigmoid has hardly a slope beyond |d| = 3 tau. Reactivation, of negatives only, sg a stop of gradient:
+
+    * ``lift``: sigma_tau(d_ij + c) with c = sg(clip(-max_j d_ij, 0, M)): once the positive leads, by M at most, the
+      hardest negative stays on the steepest point; the order of negatives is kept; no change while it is beaten;
+    * ``restore``: the value unchanged, and for d > m the slope held at that of m.
+
+    Queries without a positive are left out; when all are, the loss is zero. Memory: a few matrices (B, G), whatever the
+    number of positives. Computed in float32 (float64 stays) outside autocast; there is no second derivative.
+
+    Args:
+        query: (B, D) new features.
+        gallery: (G, D) old features; no gradient flows into them.
+        query_pids: (B,) identities.
+        gallery_pids: (G,) identities.
+        tau: temperature, in cosine.
+        dgr: ``'none'``, ``'lift'`` or ``'restore'``.
+        same_image: what is left out of a query's ranking because it is the same image: bool (B, G), or (B,) the column
+            of each query's own image, -1 for none.
+        query_camids: (B,) cameras; with ``gallery_camids``, a positive must come from another camera.
+        gallery_camids: (G,) cameras.
+        lift_limit: M, in cosine, 0.05 to 0.1.
+        restore_from: m, in cosine.
+
+    Returns:
+        A scalar from 0 to 1, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, a gallery that is not finite, or settings out of their range.
+
+    Example:
+        >>> gallery, pids = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+        >>> rbcl_loss(torch.tensor([[0.6, 0.8]]), gallery, torch.tensor([0]), pids)  # its positive comes second
+        tensor(0.5000)
+    """
+    reactivation = Reactivation(dgr, lift_limit, restore_from)
+    _check_settings(tau, reactivation)
+    _check_shapes(query, gallery, query_pids, gallery_pids)
+    if (query_camids is None) != (gallery_camids is None):
+        raise ValueError("Give both cameras or none: query_camids (B,) and gallery_camids (G,)")
+    same_person = query_pids[:, None] == gallery_pids[None, :]
+    junk = _junk(same_image, same_person)
+    negative = ~(same_person | junk)
+    if query_camids is not None and gallery_camids is not None:
+        junk = junk | (query_camids[:, None] == gallery_camids[None, :])
+    with torch.autocast(query.device.type, enabled=False):
+        return ranking_loss(_cosines(query, gallery), same_person & ~junk, negative, tau, reactivation)
+
+
+class RBCLoss(CompatibleLoss):
+    """Module form of :func:`rbcl_loss`, with the gallery it ranks against.
+
+    Args:
+        gallery: ``'batch'``, the old features of the batch; ``'nca'``, these and the nearest old centres of its
+            identities; ``'full'``, the old features of the whole training set, the quantity the others approximate.
+        tau: temperature, in cosine.
+        dgr: ``'none'``, ``'lift'`` or ``'restore'``.
+        other_camera: whether a positive must come from another camera.
+        neighbours: K, centres for each identity of the batch (``'nca'``); a table of :func:`.nca.nearest_centres` may
+            be given as ``neighbours`` with each batch.
+        lift_limit: M, in cosine.
+        restore_from: m, in cosine.
+
+    Raises:
+        ValueError: settings out of their range.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery = "batch",
+        tau: float = 0.01,
+        dgr: Kind = "none",
+        other_camera: bool = False,
+        neighbours: int = 10,
+        lift_limit: float = 0.1,
+        restore_from: float = 0.03,
+    ) -> None:
+        super().__init__()
+        _check_settings(tau, Reactivation(dgr, lift_limit, restore_from))
+        if gallery not in get_args(Gallery):
+            raise ValueError(f"gallery is {gallery!r}; it is one of {', '.join(get_args(Gallery))}")
+        if neighbours < 1:
+            raise ValueError(f"neighbours is {neighbours}; NCA takes 1 or more, 10 by default")
+        self.gallery, self.tau, self.dgr, self.neighbours = gallery, tau, dgr, neighbours
+        self.lift_limit, self.restore_from = lift_limit, restore_from
+        cameras = ("camids", "gallery_camids") if gallery == "full" else ("camids",)
+        of_gallery = {"batch": (), "nca": ("class_means",), "full": ("image_ids", *OF_BANK)}[gallery]
+        self.needs = (*of_gallery, *(cameras if other_camera else ()))
+        self.accepts = {"batch": ("image_ids",), "nca": ("image_ids", "neighbours"), "full": ()}[gallery]
+
+    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+        """Returns :func:`rbcl_loss` of the batch; without ``image_ids`` all its images are taken for different ones."""
+        ids = given.get("image_ids", torch.arange(len(pids), device=pids.device))
+        camids = given.get("camids")
+        if self.gallery == "full":
+            gallery, gallery_pids, gallery_ids = (given[name] for name in OF_BANK)
+            gallery_camids = given.get("gallery_camids")
+        else:
+            gallery, gallery_pids, gallery_ids, gallery_camids = old, pids, ids, camids
+        left_out = ids[:, None] == gallery_ids[None, :]
+        if self.gallery == "nca":
+            near = given.get("neighbours")
+            gallery, gallery_pids, is_agent = agent_gallery(old, pids, given["class_means"], near, self.neighbours)
+            agents = len(gallery) - len(old)
+            left_out = F.pad(left_out, (0, agents)) | (is_agent & (pids[:, None] == gallery_pids[None, :]))
+            gallery_camids = None if camids is None else F.pad(camids, (0, agents), value=-1)
+        return rbcl_loss(
+            new, gallery, pids, gallery_pids, self.tau, self.dgr, left_out, query_camids=camids,
+            gallery_camids=gallery_camids, lift_limit=self.lift_limit, restore_from=self.restore_from,
+        )  # fmt: skip
+
+
+def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
+    """(B, G); the gallery is divided by its norms afterwards, since a normalised copy of it could be large."""
+    points = exact(gallery.detach()).to(exact(query).dtype)
+    norms = torch.linalg.vector_norm(points, dim=1)
+    check_finite(norms, "gallery")
+    return (unit(query) @ points.T) / norms.clamp(min=1e-12)
+
+
+def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:
+    if same_image is None:
+        return torch.zeros_like(same_person)
+    if same_image.shape == same_person.shape[:1] and same_image.dtype != torch.bool:
+        columns = torch.arange(same_person.shape[1], device=same_person.device)
+        return same_image[:, None] == columns[None, :]
+    if same_image.shape != same_person.shape or same_image.dtype != torch.bool:
+        raise ValueError(
+            f"same_image is a bool (B, G) = {tuple(same_person.shape)}, or (B,) columns with -1 for none; got "
+            f"{tuple(same_image.shape)} of {same_image.dtype}"
+        )
+    return same_image
+
+
+def _check_settings(tau: float, reactivation: Reactivation) -> None:
+    reactivation.check()
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
+
+
+def _check_shapes(query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> None:
+    fit = query.dim() == gallery.dim() == 2
+    if not fit or query_pids.shape != query.shape[:1] or gallery_pids.shape != gallery.shape[:1]:
+        shapes = [str(tuple(item.shape)) for item in (query, gallery, query_pids, gallery_pids)]
+        raise ValueError(
+            "Expected query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,); got "
+            f"{', '.join(shapes[:3])} and {shapes[3]}"
+        )
+    check_dimensions(query, gallery)
