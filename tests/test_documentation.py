@@ -117,7 +117,9 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-LOSS_FILES = [f"losses.{name}" for name in ("triplet", "std", "l2", "ranking", "nca", "rbcl")]
+LOSS_FILES = [
+    f"losses.{name}" for name in ("triplet", "std", "l2", "ranking", "nca", "rbcl", "margin_softmax", "mixbct")
+]
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 

@@ -13,6 +13,8 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 B, D, C, G = 12, 8, 6, 40
 BUILD = {
     "L2Loss": losses.L2Loss,
+    "MixBCTLoss": lambda: losses.MixBCTLoss(C, D),
+    "MixBCTLoss.credible": lambda: losses.MixBCTLoss(C, D, torch.arange(G) % 3 > 0),
     "RBCLoss": losses.RBCLoss,
     "RBCLoss.nca": lambda: losses.RBCLoss("nca", dgr="lift", neighbours=2),
     "RBCLoss.full": lambda: losses.RBCLoss("full", dgr="restore", other_camera=True),
