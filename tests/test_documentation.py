@@ -118,7 +118,8 @@ def test_every_public_module_and_function_has_a_docstring():
 
 
 LOSS_FILES = [
-    f"losses.{name}" for name in ("triplet", "std", "l2", "ranking", "nca", "rbcl", "margin_softmax", "mixbct")
+    f"losses.{name}"
+    for name in ("triplet", "std", "l2", "ranking", "nca", "rbcl", "margin_softmax", "mixbct", "bct", "unibct")
 ]
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 

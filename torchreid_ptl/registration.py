@@ -7,7 +7,15 @@ from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
-LOSSES = (losses.BatchHardTripletLoss, losses.STDLoss, losses.L2Loss, losses.RBCLoss, losses.MixBCTLoss)
+LOSSES = (
+    losses.BatchHardTripletLoss,
+    losses.STDLoss,
+    losses.L2Loss,
+    losses.RBCLoss,
+    losses.MixBCTLoss,
+    losses.BCTLoss,
+    losses.UniBCTLoss,
+)
 DATASETS: dict[str, type] = {
     "drawn_pedestrians": DrawnPedestrians,
     "drawn_pedestrians_tiny": TinyDrawnPedestrians,

@@ -12,6 +12,10 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
 BUILD = {
+    "BCTLoss": losses.BCTLoss,
+    "BCTLoss.linear": lambda: losses.BCTLoss(scale=None),
+    "BCTLoss.means": lambda: losses.BCTLoss("means"),
+    "UniBCTLoss": losses.UniBCTLoss,
     "L2Loss": losses.L2Loss,
     "MixBCTLoss": lambda: losses.MixBCTLoss(C, D),
     "MixBCTLoss.credible": lambda: losses.MixBCTLoss(C, D, torch.arange(G) % 3 > 0),

@@ -1,5 +1,6 @@
 """Losses: mathematics only, a pure function and a thin module per file."""
 
+from .bct import BCTLoss, bct_loss, join_prototypes
 from .compatible import CompatibleLoss
 from .l2 import L2Loss, l2_loss
 from .margin_softmax import margin_softmax_loss
@@ -7,20 +8,27 @@ from .mixbct import MixBCTLoss, credible_mask, mix_features, mixbct_loss
 from .rbcl import RBCLoss, rbcl_loss
 from .std import STDLoss, std_loss
 from .triplet import BatchHardTripletLoss, batch_hard_triplet_loss
+from .unibct import UniBCTLoss, refine_prototypes, unibct_loss
 
 __all__ = [
+    "BCTLoss",
     "BatchHardTripletLoss",
     "CompatibleLoss",
     "L2Loss",
     "MixBCTLoss",
     "RBCLoss",
     "STDLoss",
+    "UniBCTLoss",
     "batch_hard_triplet_loss",
+    "bct_loss",
     "credible_mask",
+    "join_prototypes",
     "l2_loss",
     "margin_softmax_loss",
     "mix_features",
     "mixbct_loss",
     "rbcl_loss",
+    "refine_prototypes",
     "std_loss",
+    "unibct_loss",
 ]

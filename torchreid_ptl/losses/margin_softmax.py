@@ -14,8 +14,8 @@ def margin_softmax_loss(
 ) -> Tensor:
     r"""Cross-entropy of scaled cosines, the angle to the own class enlarged by a margin.
 
-    Deng et al., ArcFace, arXiv 1801.07698, Eq. 3 [paper], easy margin off [code]. With theta the angle between a feature
-    and the weight of its class::
+    Deng et al., ArcFace, arXiv 1801.07698, Eq. 3 [paper], easy margin off [code]. With theta the angle between feature
+    and weight of a class::
 
         L = mean CE(s * psi, y)        psi_y = cos(theta_y + m), psi_j = cos(theta_j)
 

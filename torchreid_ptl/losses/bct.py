@@ -1,0 +1,119 @@
+"""Influence loss of backward-compatible training (BCT)."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .compatible import CompatibleLoss, check_dimensions, exact, unit
+
+Prototypes = Literal["classifier", "means"]
+
+
+def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | None = 16.0) -> Tensor:
+    r"""Cross-entropy of the new features under the frozen classifier of the old model.
+
+    Shen et al., Towards Backward-Compatible Representation Learning, CVPR 2020 [paper]; cosine logits with a scale, so
+    that class means and weights of a classifier go together, and the scale's value [ours]::
+
+        L = mean_i CE(scale * cos(f_i, w), y_i)
+
+    With ``scale`` None the logits are plain inner products, what the old model's own linear layer gives. A prototype
+    that is not finite is no class; samples whose class is unknown are left out, and when all are the loss is zero.
+    Computed in float32 (float64 stays) outside autocast.
+
+    Args:
+        new: (B, D) features of the new model.
+        prototypes: (K, D) weights of the old classifier, or mean old features; no gradient flows into them.
+        targets: (B,) the row of each sample's identity in ``prototypes``, -1 for an unknown one.
+        scale: of the cosines; None for inner products.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, or ``scale`` out of its range.
+
+    Example:
+        >>> bct_loss(torch.eye(2), torch.eye(2), torch.tensor([0, -1]), scale=2.0)
+        tensor(0.1269)
+    """
+    _check_scale(scale)
+    if new.dim() != 2 or prototypes.dim() != 2 or targets.shape != new.shape[:1]:
+        raise ValueError(
+            "Expected new features (B, D), prototypes (K, D) and targets (B,); got "
+            f"{tuple(new.shape)}, {tuple(prototypes.shape)} and {tuple(targets.shape)}"
+        )
+    check_dimensions(new, prototypes)
+    known = prototypes.isfinite().all(dim=1)
+    weights = prototypes.detach().masked_fill(~known[:, None], 0.0)
+    with torch.autocast(new.device.type, enabled=False):
+        if scale is None:
+            logits = exact(new) @ exact(weights).to(exact(new).dtype).T
+        else:
+            logits = scale * unit(new) @ unit(weights).to(exact(new).dtype).T
+        logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
+        counted = (targets >= 0) & known[targets.clamp(min=0)]
+        total = F.cross_entropy(logits, targets.where(counted, -100), ignore_index=-100, reduction="sum")
+        return total / counted.sum().clamp(min=1)
+
+
+def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Tensor) -> tuple[Tensor, Tensor]:
+    """The old classifier, with mean old features as further classes for the identities it lacks [paper].
+
+    Args:
+        old_classifier: (C_old, D).
+        old_classes: (C,) its row for each training identity, -1 for an unknown one.
+        class_means: (C, D), a row of NaN for an identity without old features.
+
+    Returns:
+        Prototypes (C_old + M, D), and (C,) the row of each training identity there, -1 for one that has none.
+
+    Example:
+        >>> join_prototypes(torch.eye(2), torch.tensor([1, -1]), torch.tensor([[9.0, 9.0], [1.0, 1.0]]))[1]
+        tensor([1, 2])
+    """
+    lacking = (old_classes < 0) & class_means.isfinite().all(dim=1)
+    further = lacking.cumsum(0) - 1 + len(old_classifier)
+    dtype = exact(old_classifier).dtype
+    prototypes = torch.cat([exact(old_classifier), class_means[lacking].to(dtype)])
+    return prototypes, old_classes.where(~lacking, further.to(old_classes))
+
+
+class BCTLoss(CompatibleLoss):
+    """Module form of :func:`bct_loss`.
+
+    Args:
+        prototypes: ``'classifier'``, the old classifier, with class means for the identities it lacks; ``'means'``,
+            class means alone, where it is lost or no identity is shared.
+        scale: of the cosines; None for the old classifier's plain logits, identities it lacks being left out.
+
+    Raises:
+        ValueError: settings out of their range.
+    """
+
+    def __init__(self, prototypes: Prototypes = "classifier", scale: float | None = 16.0) -> None:
+        super().__init__()
+        _check_scale(scale)
+        if prototypes not in get_args(Prototypes):
+            raise ValueError(f"prototypes is {prototypes!r}; it is one of {', '.join(get_args(Prototypes))}")
+        if prototypes == "means" and scale is None:
+            raise ValueError("Logits of class means are cosines and need a scale, about 16")
+        self.prototypes, self.scale = prototypes, scale
+        means = () if scale is None else ("class_means",)
+        self.needs = means if prototypes == "means" else ("old_classifier", "old_classes", *means)
+
+    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+        """Returns :func:`bct_loss` of the batch; the old features of its images play no part."""
+        if self.prototypes == "means":
+            return bct_loss(new, given["class_means"], pids, self.scale)
+        prototypes, rows = given["old_classifier"], given["old_classes"]
+        if self.scale is not None:
+            prototypes, rows = join_prototypes(prototypes, rows, given["class_means"])
+        return bct_loss(new, prototypes, rows[pids], self.scale)
+
+
+def _check_scale(scale: float | None) -> None:
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale is {scale}; it lies above 0, about 16, or is None for inner products")

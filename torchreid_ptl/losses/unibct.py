@@ -1,0 +1,123 @@
+"""UniBCT: backward-compatible training with prototypes that the new features refine."""
+
+import torch
+from torch import Tensor
+
+from .bct import bct_loss
+from .compatible import CompatibleLoss, check_batch, exact, unit
+
+
+def refine_prototypes(
+    new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor, lambda_: float = 0.9, tau: float = 0.05
+) -> Tensor:
+    r"""Mean old features in which the images of the batch count by how well they agree in the new space.
+
+    Zhang et al., Towards Universal Backward-Compatible Representation Learning, IJCAI 2022: prototypes refined by
+    propagation over the new features, lambda and tau [paper]; all else [ours]. Between the images of one identity in
+    the batch, A_ij is the softmax over j != i of cos(f_i, f_j) / tau, an image alone keeps its own old feature, and::
+
+        O' = (1 - lambda) (I - lambda A)^-1 O        prototype of y = mean of O'_i over its images in the batch
+
+    Identities that are not in the batch keep their mean old feature. Nothing here has a gradient.
+
+    Args:
+        new: (B, D) features of the new model.
+        old: (B, D) features of the old model, of the same images.
+        pids: (B,) identities, rows of ``class_means``.
+        class_means: (C, D), a row of NaN for an identity without old features.
+        lambda_: share of the neighbours, from 0, below 1.
+        tau: temperature, in cosine.
+
+    Returns:
+        Prototypes (C, D) of norm 1, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
+
+    Example:
+        >>> old, pids = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+        >>> refine_prototypes(torch.eye(2), old, pids, torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
+        tensor([[0.7071, 0.7071],
+                [0.0000, 1.0000]])
+    """
+    _check_propagation(lambda_, tau)
+    check_batch(new, old, pids)
+    with torch.no_grad(), torch.autocast(new.device.type, enabled=False):
+        points, targets = unit(new), unit(old).to(exact(new).dtype)
+        itself = torch.eye(len(pids), dtype=torch.bool, device=pids.device)
+        same = pids[:, None] == pids[None, :]
+        linked = torch.where(same.sum(dim=1, keepdim=True) > 1, same & ~itself, itself)
+        share = (points @ points.T / tau).masked_fill(~linked, -torch.inf).softmax(dim=1)
+        spread = torch.linalg.solve(itself.to(share) - lambda_ * share, (1 - lambda_) * targets)
+        averaged = unit(same.to(spread) @ spread)
+        prototypes = unit(class_means).to(spread.dtype)
+        prototypes[pids] = averaged
+        return prototypes
+
+
+def unibct_loss(
+    new: Tensor,
+    old: Tensor,
+    pids: Tensor,
+    class_means: Tensor,
+    lambda_: float = 0.9,
+    tau: float = 0.05,
+    scale: float = 16.0,
+) -> Tensor:
+    r"""Cross-entropy of the new features under refined prototypes.
+
+    :func:`.bct.bct_loss` with those of :func:`refine_prototypes` in place of the old classifier, which is not needed.
+
+    Args:
+        new: (B, D) features of the new model.
+        old: (B, D) features of the old model, of the same images; no gradient flows into them.
+        pids: (B,) identities from 0 to C - 1.
+        class_means: (C, D), a row of NaN for an identity without old features.
+        lambda_: share of the neighbours in the refinement.
+        tau: temperature of the refinement.
+        scale: of the cosines.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
+
+    Example:
+        >>> unibct_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), torch.ones(2, 2), scale=2.0)
+        tensor(0.1269)
+    """
+    return bct_loss(new, refine_prototypes(new, old, pids, class_means, lambda_, tau), pids, scale)
+
+
+class UniBCTLoss(CompatibleLoss):
+    """Module form of :func:`unibct_loss`.
+
+    Args:
+        lambda_: share of the neighbours in the refinement, from 0, below 1.
+        tau: temperature of the refinement, in cosine.
+        scale: of the cosines.
+
+    Raises:
+        ValueError: settings out of their range.
+    """
+
+    needs = ("class_means",)
+
+    def __init__(self, lambda_: float = 0.9, tau: float = 0.05, scale: float = 16.0) -> None:
+        super().__init__()
+        _check_propagation(lambda_, tau)
+        if not scale > 0:
+            raise ValueError(f"scale is {scale}; it lies above 0, about 16")
+        self.lambda_, self.tau, self.scale = lambda_, tau, scale
+
+    def loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
+        """Returns :func:`unibct_loss` of the batch."""
+        return unibct_loss(new, old, pids, class_means, self.lambda_, self.tau, self.scale)
+
+
+def _check_propagation(lambda_: float, tau: float) -> None:
+    if not 0 <= lambda_ < 1:
+        raise ValueError(f"lambda is {lambda_}; the share of the neighbours lies from 0 to below 1, 0.9 in the paper")
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.05 in the paper")
