@@ -119,7 +119,20 @@ def test_every_public_module_and_function_has_a_docstring():
 
 LOSS_FILES = [
     f"losses.{name}"
-    for name in ("triplet", "std", "l2", "ranking", "nca", "rbcl", "margin_softmax", "mixbct", "bct", "unibct")
+    for name in (
+        "triplet",
+        "std",
+        "l2",
+        "ranking",
+        "nca",
+        "rbcl",
+        "margin_softmax",
+        "mixbct",
+        "bct",
+        "unibct",
+        "contrastive",
+        "nccl",
+    )
 ]
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 

@@ -8,12 +8,15 @@ from .models import register_models
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
 LOSSES = (
-    losses.BatchHardTripletLoss,
-    losses.STDLoss,
-    losses.L2Loss,
-    losses.RBCLoss,
-    losses.MixBCTLoss,
     losses.BCTLoss,
+    losses.BatchHardTripletLoss,
+    losses.ContrastiveLoss,
+    losses.L2Loss,
+    losses.MixBCTLoss,
+    losses.NCCLLoss,
+    losses.RACTLoss,
+    losses.RBCLoss,
+    losses.STDLoss,
     losses.UniBCTLoss,
 )
 DATASETS: dict[str, type] = {

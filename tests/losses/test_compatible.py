@@ -12,6 +12,9 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
 BUILD = {
+    "ContrastiveLoss": losses.ContrastiveLoss,
+    "RACTLoss": losses.RACTLoss,
+    "NCCLLoss": lambda: losses.NCCLLoss(D, queue_size=16),
     "BCTLoss": losses.BCTLoss,
     "BCTLoss.linear": lambda: losses.BCTLoss(scale=None),
     "BCTLoss.means": lambda: losses.BCTLoss("means"),

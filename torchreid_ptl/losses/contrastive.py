@@ -1,0 +1,118 @@
+"""Contrastive losses of new features against old ones: plain and regression-alleviating (RACT)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .compatible import CompatibleLoss, check_batch, exact, unit
+
+
+def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
+    r"""Each new feature picks the old feature of its image among those of other identities.
+
+    The plain form of Zhang et al., Hot-Refresh Model Upgrades with Regression-Alleviating Compatible Training in Image
+    Retrieval, ICLR 2022 [paper]; features L2-normalised::
+
+        L = mean_i CE([f_i.o_i ; f_i.o_j for y_j != y_i] / tau, first)
+
+    Of the negatives the hardest count. An image without a negative costs nothing [ours]. Computed in float32 (float64
+    stays) outside autocast.
+
+    Args:
+        new: (B, D) features of the new model.
+        old: (B, D) features of the old model, of the same images; no gradient flows into them.
+        pids: (B,) identities.
+        tau: temperature, in cosine.
+        negatives: number of hardest negatives of each image; None for all.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
+
+    Example:
+        >>> contrastive_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), tau=1.0)
+        tensor(0.3133)
+    """
+    return _against(new, old, pids, tau, negatives, with_new=False)
+
+
+def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
+    r""":func:`contrastive_loss` with new features of other identities as further negatives.
+
+    Zhang et al., ICLR 2022 [paper]: what makes retrieval regress while a gallery is refreshed are new negatives that
+    lie nearer than the old positive::
+
+        L = mean_i CE([f_i.o_i ; f_i.o_j ; f_i.f_j for y_j != y_i] / tau, first)
+
+    The hardest are taken from both kinds together, and gradient flows into f_i and f_j alike [ours].
+
+    Args:
+        new: (B, D) features of the new model.
+        old: (B, D) features of the old model, of the same images; no gradient flows into them.
+        pids: (B,) identities.
+        tau: temperature, in cosine.
+        negatives: number of hardest negatives of each image; None for all.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
+
+    Example:
+        >>> ract_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), tau=1.0)
+        tensor(0.5514)
+    """
+    return _against(new, old, pids, tau, negatives, with_new=True)
+
+
+class ContrastiveLoss(CompatibleLoss):
+    """Module form of :func:`contrastive_loss`.
+
+    Args:
+        tau: temperature, in cosine.
+        negatives: number of hardest negatives of each image; None for all.
+
+    Raises:
+        ValueError: settings out of their range.
+    """
+
+    with_new = False
+
+    def __init__(self, tau: float = 0.01, negatives: int | None = 10) -> None:
+        super().__init__()
+        _check_settings(tau, negatives)
+        self.tau, self.negatives = tau, negatives
+
+    def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
+        """Returns the loss of the batch."""
+        return _against(new, old, pids, self.tau, self.negatives, self.with_new)
+
+
+class RACTLoss(ContrastiveLoss):
+    """Module form of :func:`ract_loss`, with the arguments of :class:`ContrastiveLoss`."""
+
+    with_new = True
+
+
+def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int | None, with_new: bool) -> Tensor:
+    _check_settings(tau, negatives)
+    check_batch(new, old, pids)
+    with torch.autocast(new.device.type, enabled=False):
+        f, o = unit(new), unit(old.detach()).to(exact(new).dtype)
+        same = pids[:, None] == pids[None, :]
+        lowest = torch.finfo(f.dtype).min
+        kinds = [f @ o.T, f @ f.T] if with_new else [f @ o.T]
+        against = torch.cat([(kind / tau).masked_fill(same, lowest) for kind in kinds], dim=1)
+        hardest = against if negatives is None else against.topk(min(negatives, against.shape[1]), dim=1).values
+        logits = torch.cat([(f * o).sum(dim=1, keepdim=True) / tau, hardest], dim=1)
+        return F.cross_entropy(logits, torch.zeros_like(pids, dtype=torch.long))
+
+
+def _check_settings(tau: float, negatives: int | None) -> None:
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
+    if negatives is not None and negatives < 1:
+        raise ValueError(f"negatives is {negatives}; 1 or more, or None for all")
