@@ -8,10 +8,12 @@ from .models import register_models
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
 LOSSES = (
+    losses.AdvBCTLoss,
     losses.BCTLoss,
     losses.BatchHardTripletLoss,
     losses.ContrastiveLoss,
     losses.L2Loss,
+    losses.LCELoss,
     losses.MixBCTLoss,
     losses.NCCLLoss,
     losses.RACTLoss,

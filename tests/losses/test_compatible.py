@@ -12,6 +12,8 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
 BUILD = {
+    "AdvBCTLoss": lambda: losses.AdvBCTLoss(D),
+    "LCELoss": losses.LCELoss,
     "ContrastiveLoss": losses.ContrastiveLoss,
     "RACTLoss": losses.RACTLoss,
     "NCCLLoss": lambda: losses.NCCLLoss(D, queue_size=16),
@@ -23,7 +25,7 @@ BUILD = {
     "MixBCTLoss": lambda: losses.MixBCTLoss(C, D),
     "MixBCTLoss.credible": lambda: losses.MixBCTLoss(C, D, torch.arange(G) % 3 > 0),
     "RBCLoss": losses.RBCLoss,
-    "RBCLoss.nca": lambda: losses.RBCLoss("nca", dgr="lift", neighbours=2),
+    "RBCLoss.nca": lambda: losses.RBCLoss("nca", dgr="lift", neighbours=2, other_camera=True),
     "RBCLoss.full": lambda: losses.RBCLoss("full", dgr="restore", other_camera=True),
 }
 DRAWS = ("MixBCTLoss",)  # the order of the batch decides what is drawn
@@ -83,6 +85,11 @@ def test_no_gradient_into_what_is_old(built):
     given["new"].requires_grad_()
     loss(**given).backward()
     assert all(item.grad is None for item in frozen)
+
+
+def test_float64_stays_whatever_the_parameters_are(built):
+    loss, _ = built
+    assert loss(**given_for(loss, torch.float64)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

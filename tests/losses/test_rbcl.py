@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchreid_ptl
 from torchreid_ptl.losses import RBCLoss, ranking, rbcl_loss
@@ -292,6 +293,27 @@ def test_a_length_of_features_plays_no_part():
     torch.testing.assert_close(rbcl_loss(7 * query, 0.1 * gallery, *pids), rbcl_loss(query, gallery, *pids))
 
 
+class Largest(TorchDispatchMode):
+    """Notes the numbers of the largest tensor an operation made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for item in result if isinstance(result, (tuple, list)) else [result]:
+            self.largest = max(self.largest, item.numel() if isinstance(item, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("dgr", ["none", "lift", "restore"])
+def test_no_tensor_grows_with_the_number_of_positives(dgr, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK", 4000)
+    query, gallery = torch.randn(8, 4, requires_grad=True), torch.randn(900, 4)
+    with Largest() as seen:
+        rbcl_loss(query, gallery, torch.arange(8) % 3, torch.arange(900) % 3, dgr=dgr).backward()
+    assert seen.largest == 8 * 900
+
+
 # ---- the module
 
 
@@ -320,6 +342,13 @@ def test_without_image_ids_the_batch_leaves_out_each_image_itself():
     expected = rbcl_loss(new, old, pids, pids, same_image=torch.eye(20, dtype=torch.bool))
     assert torch.equal(RBCLoss()(new, old, pids), expected)
     assert torch.equal(RBCLoss()(new, old, pids, image_ids=torch.arange(20)), expected)
+
+
+def test_images_without_a_row_in_the_bank_are_different_ones():
+    old, pids, ids, new = bank()
+    unknown, distinct = torch.tensor([0, -1, -1, 5, 6, -1]), torch.arange(6)
+    given = (new, old[ids], pids[ids])
+    assert torch.equal(RBCLoss()(*given, image_ids=unknown), RBCLoss()(*given, image_ids=distinct))
 
 
 def test_full_ranks_against_the_whole_bank():

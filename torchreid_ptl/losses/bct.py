@@ -49,10 +49,8 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
     known = prototypes.isfinite().all(dim=1)
     weights = prototypes.detach().masked_fill(~known[:, None], 0.0)
     with torch.autocast(new.device.type, enabled=False):
-        if scale is None:
-            logits = exact(new) @ exact(weights).to(exact(new).dtype).T
-        else:
-            logits = scale * unit(new) @ unit(weights).to(exact(new).dtype).T
+        space = exact if scale is None else unit
+        logits = (scale or 1.0) * space(new) @ space(weights, new).T
         logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
         counted = (targets >= 0) & known[targets.clamp(min=0)]
         total = F.cross_entropy(logits, targets.where(counted, -100), ignore_index=-100, reduction="sum")

@@ -18,7 +18,8 @@ class CompatibleLoss(nn.Module):
     * ``class_means`` (C, D) mean old feature of each training identity, a row of NaN for one without old features;
     * ``old_classifier`` (C_old, D), and ``old_classes`` (C,) its row for each training identity, -1 for an unknown one;
     * ``classifier`` (C, D) the new model's own weights;
-    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,).
+    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,);
+    * ``neighbours`` (C, K) the identities nearest to each, of :func:`.nca.nearest_centres`.
 
     Attributes:
         needs: names of tensors without which the loss cannot be computed.
@@ -116,11 +117,11 @@ def check_finite(old: Tensor, name: str = "old features") -> None:
         )
 
 
-def exact(x: Tensor) -> Tensor:
-    """Returns ``x`` in float32; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()
+def exact(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Returns ``x`` in float64 if ``like``, by default itself, is of it, and in float32 if not."""
+    return x.double() if (x if like is None else like).dtype == torch.float64 else x.float()
 
 
-def unit(x: Tensor) -> Tensor:
-    """Rows of ``x`` (N, D) with L2 norm 1 in float32 or float64; a row of zeros stays."""
-    return F.normalize(exact(x), dim=1)
+def unit(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Rows of ``x`` (N, D) with L2 norm 1, in the dtype :func:`exact` gives; a row of zeros stays."""
+    return F.normalize(exact(x, like), dim=1)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, exact, unit
+from .compatible import CompatibleLoss, check_batch, unit
 
 
 def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
@@ -101,7 +101,7 @@ def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int 
     _check_settings(tau, negatives)
     check_batch(new, old, pids)
     with torch.autocast(new.device.type, enabled=False):
-        f, o = unit(new), unit(old.detach()).to(exact(new).dtype)
+        f, o = unit(new), unit(old.detach(), new)
         same = pids[:, None] == pids[None, :]
         lowest = torch.finfo(f.dtype).min
         kinds = [f @ o.T, f @ f.T] if with_new else [f @ o.T]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .compatible import CompatibleLoss, check_batch, check_finite, exact, unit
 from .margin_softmax import check_margin, margin_softmax_loss
 
-ROWS = 1 << 14  # features handled at a time, so that the working memory does not grow with the set
+ROWS = 1 << 12  # features handled at a time, so that the working memory does not grow with the set
 
 
 def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
@@ -84,7 +84,7 @@ def mix_features(
     drawn = torch.randperm(len(candidates), generator=generator, device=device)[: int(ratio * len(new))]
     replaced = torch.zeros_like(credible)
     replaced[candidates[drawn.to(candidates.device)]] = True
-    return torch.where(replaced[:, None], unit(old.detach()).to(exact(new).dtype), exact(new)), replaced
+    return torch.where(replaced[:, None], unit(old.detach(), new), exact(new)), replaced
 
 
 def mixbct_loss(

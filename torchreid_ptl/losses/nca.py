@@ -69,6 +69,6 @@ def agent_gallery(
     present = pids.unique()
     near = nearest_centres(centres, k, of=present) if neighbours is None else neighbours[present]
     agents = near[near >= 0].unique()
-    gallery = torch.cat([exact(old), exact(centres.detach()[agents]).to(exact(old).dtype)])
+    gallery = torch.cat([exact(old), exact(centres.detach()[agents], old)])
     is_agent = torch.arange(len(gallery), device=old.device) >= len(old)
     return gallery, torch.cat([pids, agents.to(pids)]), is_agent

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, check_dimensions, exact, unit
+from .compatible import CompatibleLoss, check_batch, check_dimensions, unit
 
 
 def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids: Tensor, tau: float = 0.05) -> Tensor:
@@ -48,8 +48,8 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         )
     check_dimensions(new, queue)
     with torch.autocast(new.device.type, enabled=False):
-        f, o = unit(new), unit(old.detach()).to(exact(new).dtype)
-        bank = torch.cat([o, unit(queue.detach()).to(o.dtype)])
+        f, o = unit(new), unit(old.detach(), new)
+        bank = torch.cat([o, unit(queue.detach(), new)])
         same = pids[:, None] == torch.cat([pids, queue_pids.to(pids)])[None, :]
         logits = f @ bank.T / tau
         rivals = logits.masked_fill(same, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)

@@ -77,7 +77,7 @@ class _StreamedRanking(torch.autograd.Function):
         if stream.pairs:
             for start in range(0, stream.pairs, stream.rows):
                 stream.add(start, min(start + stream.rows, stream.pairs))
-        ctx.save_for_backward(stream.gradient() / tau)
+        ctx.save_for_backward(stream.gradient().div_(tau))
         return stream.value
 
     @staticmethod

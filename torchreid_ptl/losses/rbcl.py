@@ -128,8 +128,10 @@ class RBCLoss(CompatibleLoss):
         self.accepts = {"batch": ("image_ids",), "nca": ("image_ids", "neighbours"), "full": ()}[gallery]
 
     def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
-        """Returns :func:`rbcl_loss` of the batch; without ``image_ids`` all its images are taken for different ones."""
-        ids = given.get("image_ids", torch.arange(len(pids), device=pids.device))
+        """Returns :func:`rbcl_loss` of the batch; an image without ``image_ids`` is like no other."""
+        each = torch.arange(len(pids), device=pids.device)
+        ids = given.get("image_ids", each)
+        ids = ids.where(ids >= 0, -1 - each)
         camids = given.get("camids")
         if self.gallery == "full":
             gallery, gallery_pids, gallery_ids = (given[name] for name in OF_BANK)
@@ -151,7 +153,7 @@ class RBCLoss(CompatibleLoss):
 
 def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
     """(B, G); the gallery is divided by its norms afterwards, since a normalised copy of it could be large."""
-    points = exact(gallery.detach()).to(exact(query).dtype)
+    points = exact(gallery.detach(), query)
     norms = torch.linalg.vector_norm(points, dim=1)
     check_finite(norms, "gallery")
     return (unit(query) @ points.T) / norms.clamp(min=1e-12)

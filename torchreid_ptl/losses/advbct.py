@@ -1,0 +1,124 @@
+"""AdvBCT: a discriminator between old and new features, and an elastic boundary."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .boundary import boundary_loss, check_elasticity, old_radii
+from .compatible import CompatibleLoss, check_batch, unit
+
+
+def adversarial_loss(
+    new: Tensor, old: Tensor, discriminator: Callable[[Tensor], Tensor], reversal: float = 1.0
+) -> Tensor:
+    r"""Cross-entropy of telling old from new features, which the new features make as large as they can.
+
+    Pan et al., Boundary-Aware Backward-Compatible Representation via Adversarial Learning in Image Retrieval, CVPR
+    2023: a discriminator that the new model works against [paper]; its form and the reversed gradient [ours]. With p
+    the discriminator's probability that a feature is old, features L2-normalised::
+
+        L = - mean( log(1 - p(f_i)), log p(o_i) )
+
+    The discriminator descends on L, the new features ascend, by ``reversal`` times the gradient. Computed in float32
+    (float64 stays) outside autocast.
+
+    Args:
+        new: (B, D) features of the new model.
+        old: (B, D) features of the old model; no gradient flows into them.
+        discriminator: maps (2B, D) to logits (2B,).
+        reversal: factor of the gradient that reaches the new features, from 0.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, or old features that are not finite.
+
+    Example:
+        >>> adversarial_loss(torch.eye(2), torch.eye(2), lambda x: x.sum(dim=1))
+        tensor(0.8133)
+    """
+    check_batch(new, old)
+    with torch.autocast(new.device.type, enabled=False):
+        reversed_new = _Reversed.apply(unit(new), reversal)
+        logits = discriminator(torch.cat([reversed_new, unit(old.detach(), new)]))
+        is_old = torch.arange(len(logits), device=logits.device) >= len(new)
+        return F.binary_cross_entropy_with_logits(logits, is_old.to(logits))
+
+
+class Discriminator(nn.Module):
+    """Tells old from new features: one hidden layer with ReLU [ours].
+
+    Args:
+        dim: D.
+        hidden: width of the hidden layer.
+    """
+
+    def __init__(self, dim: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.hidden, self.output = nn.Linear(dim, hidden), nn.Linear(hidden, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps features (N, D) to logits (N,), large for old ones."""
+        return self.output(self.hidden(features.to(self.hidden.weight.dtype)).relu()).squeeze(1)
+
+
+class AdvBCTLoss(CompatibleLoss):
+    """:func:`adversarial_loss`, and a hinge where new features leave the elastic boundary of their identity.
+
+    The boundary lies between the mean and the largest distance of an identity's old features from their mean,
+    :func:`.boundary.old_radii` [ours]. The discriminator's parameters belong into the optimiser.
+
+    Args:
+        dim: D.
+        hidden: width of the discriminator.
+        elasticity: from 0, the mean distance, to 1, the farthest.
+        reversal: factor of the reversed gradient.
+        boundary_weight: of the hinge.
+
+    Raises:
+        ValueError: settings out of their range.
+    """
+
+    needs = ("class_means", "gallery", "gallery_pids")
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int = 256,
+        elasticity: float = 0.5,
+        reversal: float = 1.0,
+        boundary_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_elasticity(elasticity)
+        for name, value, least in (
+            ("hidden", hidden, 1),
+            ("reversal", reversal, 0),
+            ("boundary_weight", boundary_weight, 0),
+        ):
+            if not value >= least:
+                raise ValueError(f"{name} is {value}; it is {least} or more")
+        self.elasticity, self.reversal, self.boundary_weight = elasticity, reversal, boundary_weight
+        self.discriminator = Discriminator(dim, hidden)
+
+    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+        """Returns the two terms' sum for the batch."""
+        means = given["class_means"]
+        radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, self.elasticity)
+        outside = boundary_loss(new, pids, means, radii)
+        return adversarial_loss(new, old, self.discriminator, self.reversal) + self.boundary_weight * outside
+
+
+class _Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        return -ctx.factor * upstream[0], None
