@@ -98,6 +98,14 @@ def test_every_public_name_is_documented():
         assert re.search(rf"\b{name}\b", README), name
 
 
+def test_the_guide_of_compatible_losses_names_each_and_what_it_needs():
+    guide = (ROOT / "docs" / "losses.md").read_text()
+    for loss in LOSSES:
+        if issubclass(loss, torchreid_ptl.losses.CompatibleLoss):
+            row = next(line for line in guide.splitlines() if line.startswith("|") and f"`{loss.__name__}" in line)
+            assert all(f"`{name}`" in row for name in loss.needs), row
+
+
 def test_every_model_and_configuration_is_listed():
     for name in [
         *splittable(),
@@ -117,22 +125,11 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
+WITHOUT_EXAMPLE = ("__init__", "compatible")
 LOSS_FILES = [
-    f"losses.{name}"
-    for name in (
-        "triplet",
-        "std",
-        "l2",
-        "ranking",
-        "nca",
-        "rbcl",
-        "margin_softmax",
-        "mixbct",
-        "bct",
-        "unibct",
-        "contrastive",
-        "nccl",
-    )
+    f"losses.{path.stem}"
+    for path in sorted((ROOT / "torchreid_ptl" / "losses").glob("*.py"))
+    if path.stem not in WITHOUT_EXAMPLE
 ]
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 

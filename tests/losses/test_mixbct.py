@@ -61,6 +61,15 @@ def test_a_column_of_zeros_and_a_lone_sample():
     assert credible_mask(features, torch.tensor([0, 1, 1, 1, 1, 2]), 0.5).sum() == 4
 
 
+def test_an_empty_set():
+    assert credible_mask(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)).shape == (0,)
+
+
+def test_half_precision_chooses_as_float32_does():
+    features, pids = torch.randn(50, 8).half(), torch.arange(50) % 4
+    assert torch.equal(credible_mask(features, pids, 0.5), credible_mask(features.float(), pids, 0.5))
+
+
 def test_credible_mask_errors():
     with pytest.raises(ValueError, match="keep is 0"):
         credible_mask(torch.ones(3, 2), torch.arange(3), 0)

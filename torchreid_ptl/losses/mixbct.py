@@ -38,7 +38,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         raise ValueError(f"keep is {keep}; the share of each class that stays lies above 0 and goes up to 1")
     if features.dim() != 2 or pids.shape != features.shape[:1]:
         raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
-    check_finite(torch.linalg.vector_norm(exact(features), dim=1), "old features")
+    check_finite(torch.cat([torch.linalg.vector_norm(exact(rows), dim=1) for rows in features.split(ROWS)]))
     _, label, counts = pids.unique(return_inverse=True, return_counts=True)
     distance = _distance_to_mean(features, label, counts)
     by_distance = distance.argsort(stable=True)
