@@ -150,7 +150,7 @@ def test_the_mean_over_queries_is_the_mean_of_their_losses():
 def test_the_same_image_is_neither_positive_nor_negative():
     query, gallery, query_pids, gallery_pids = batch(5, 9)
     mask = torch.zeros(5, 9, dtype=torch.bool)
-    pairs = [(0, 0), (0, 3), (1, 1), (4, 7)]
+    pairs = [(0, 0), (0, 3), (1, 1), (4, 7), (2, 0), (3, 4)]  # the last two of another identity
     for pair in pairs:
         mask[pair] = True
     masked = rbcl_loss(query, gallery, query_pids, gallery_pids, same_image=mask)
