@@ -14,7 +14,10 @@ import pytest
 import torch
 
 import torchreid_ptl
-from torchreid_ptl.cli.main import main
+from torchreid_ptl.cli.build import build_model
+from torchreid_ptl.cli.chain import run_stages
+from torchreid_ptl.cli.main import configure_chain, main, parse
+from torchreid_ptl.config import load_config
 from torchreid_ptl.data.drawn import DrawnPedestrians, Recipe
 from torchreid_ptl.engines import ImagePTLEngine
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
@@ -120,6 +123,16 @@ def test_a_new_classifier_where_there_are_as_many_identities(small_model, tmp_pa
     for name, value in other.state_dict().items():
         new = "classifier" in name and not keep
         assert torch.equal(value, begun[name] if new else one.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_command_takes_the_classifier_or_leaves_it(whole, keep):
+    stage = whole / "log" / f"1-{TINY}"
+    options = ["model.load_weights", str(stage / "model" / "model.pth.tar-1"), "model.load_classifier", str(keep)]
+    model = build_model(load_config(stage / "config.yaml", options), 4, "softmax")
+    trained = weights(whole, f"1-{TINY}", 1)
+    assert torch.equal(model.conv1.conv.weight, trained["conv1.conv.weight"])
+    assert torch.equal(model.classifier.weight, trained["classifier.weight"]) == keep
 
 
 def test_the_written_configuration_runs_the_same_chain(copy, capsys):
@@ -235,15 +248,26 @@ def test_settings_that_change_neither_weights_nor_figures_may_differ(copy):
     assert main(command("train.print_freq", "7", "data.workers", "1", "test.visrank", "True", "--resume")) == 0
 
 
-def test_a_student_learns_from_the_stage_before(tmp_path, capsys):
-    text = f"""
+TAUGHT = f"""
 model: {{name: osnet_x0_25}}
 data: {{height: 64, width: 32, targets: [{TINY}]}}
 chain:
   - {{name: teacher, model: {{name: osnet_x0_25_ptl}}, data: {{sources: [{TINY}]}}}}
   - {{name: student, loss: {{name: std}}, std: {{teacher: osnet_x0_25_ptl}}, data: {{sources: [{TINY}]}}}}
 """
-    assert main([*chain(tmp_path, "/nowhere", text=text)[:2], "--dry-run"]) == 0
+
+
+def test_a_student_whose_teacher_was_trained_again_is_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchreid_ptl.cli.chain.is_done", lambda folder, _: folder.name != "1-teacher")
+    monkeypatch.setattr("torchreid_ptl.cli.chain.summarise", lambda _: [])
+    ran = []
+    plan = configure_chain(parse(["--resume", *chain(tmp_path, "/nowhere", text=TAUGHT)]))
+    run_stages(plan, lambda config: ran.append(Path(config.data.save_dir).name))
+    assert ran == ["1-teacher", "2-student"]
+
+
+def test_a_student_learns_from_the_stage_before(tmp_path, capsys):
+    assert main([*chain(tmp_path, "/nowhere", text=TAUGHT)[:2], "--dry-run"]) == 0
     assert re.search(r"its teacher is .*/1-teacher/model/model.pth.tar-1 \(stage 1\)", capsys.readouterr().out)
 
 
