@@ -240,7 +240,8 @@ def _validate_numbers(config: CfgNode) -> None:
     for key in ("data.norm_mean", "data.norm_std", "std.norm_mean", "std.norm_std"):
         if len(get(config, key)) != 3:
             raise ConfigError(f"{key} is {get(config, key)}; images have three channels")
-        if key.endswith("std") and min(get(config, key)) <= 0:
+        unset = key == "std.norm_std" and not any(get(config, key))
+        if key.endswith("std") and min(get(config, key)) <= 0 and not unset:
             raise ConfigError(f"{key} is {get(config, key)}; deviations are above 0")
     train, test, distil = config.train, config.test, config.std["lambda"]
     _require(

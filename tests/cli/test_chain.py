@@ -20,7 +20,7 @@ from torchreid_ptl.cli.main import configure_chain, main, parse
 from torchreid_ptl.config import load_config
 from torchreid_ptl.data.drawn import DrawnPedestrians, Recipe
 from torchreid_ptl.engines import ImagePTLEngine
-from torchreid_ptl.runtime.checkpoint import load_checkpoint
+from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY, OTHER = "drawn_pedestrians_tiny", "drawn_pedestrians_other"
@@ -206,12 +206,13 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
 def test_a_stage_whose_beginning_was_trained_again_is_trained_again(copy, monkeypatch):
     folder, command = copy
     (folder / f"1-{TINY}" / "results.json").unlink()
+    results = (folder / "2-cells" / "results.json").read_text()
     trained = []
     monkeypatch.setattr("torchreid_ptl.cli.main.run", lambda config: trained.append(config) or finish(config))
 
     def finish(config):
         """Leaves what a stage has to."""
-        Path(config.data.save_dir, "results.json").write_text((folder / "2-cells" / "results.json").read_text())
+        Path(config.data.save_dir, "results.json").write_text(results)
 
     assert main(command("--resume")) == 0
     assert [(Path(c.data.save_dir).name, c.model.resume) for c in trained] == [(f"1-{TINY}", "auto"), ("2-cells", "")]
@@ -258,12 +259,40 @@ chain:
 
 
 def test_a_student_whose_teacher_was_trained_again_is_trained_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("torchreid_ptl.cli.chain.is_done", lambda folder, _: folder.name != "1-teacher")
+    monkeypatch.setattr("torchreid_ptl.cli.chain.is_done", lambda folder, _: (folder / "results.json").is_file())
     monkeypatch.setattr("torchreid_ptl.cli.chain.summarise", lambda _: [])
-    ran = []
+    student = tmp_path / "log" / "2-student"
+    student.mkdir(parents=True)
+    (student / "results.json").write_text("{}")
     plan = configure_chain(parse(["--resume", *chain(tmp_path, "/nowhere", text=TAUGHT)]))
+
+    def stopped(config):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(plan, stopped)  # while the teacher is trained again
+    (tmp_path / "log" / "1-teacher").mkdir()
+    (tmp_path / "log" / "1-teacher" / "results.json").write_text("{}")
+    ran = []
     run_stages(plan, lambda config: ran.append(Path(config.data.save_dir).name))
-    assert ran == ["1-teacher", "2-student"]
+    assert ran == ["2-student"]
+
+
+def test_a_stage_of_another_chain_is_not_taken_for_done(copy, capsys):
+    folder, command = copy
+    other = load_checkpoint(folder / f"1-{TINY}" / "model" / "model.pth.tar-1")
+    other["config"]["train"]["lr"] = 0.125
+    save_checkpoint(other, folder / f"1-{TINY}" / "model" / "model.pth.tar-1")
+    assert main(command("--resume")) == 1
+    assert "belongs to a run with other settings: train.lr was 0.125 and is 0.0003" in capsys.readouterr().err
+
+
+def test_weights_that_would_be_moved_aside_are_refused(copy, capsys):
+    folder, command = copy
+    needed = folder / "2-cells" / "model" / "model.pth.tar-3"
+    assert main(command("model.load_weights", str(needed))) == 1
+    assert "would be moved aside for the new chain" in capsys.readouterr().err
+    assert needed.is_file()
 
 
 def test_a_student_learns_from_the_stage_before(tmp_path, capsys):

@@ -80,6 +80,18 @@ def test_the_objective_beside_the_teacher(tmp_path, tiny_root, teacher):
     assert engine.objective.lambda_ == 0.5
 
 
+def test_a_teacher_is_what_its_checkpoint_says(tmp_path, tiny_root, teacher):
+    """Without cells, and with images of another size and normalisation than the student's."""
+    asked = ["model.name", "osnet_x0_25_ptl", "ptl.cells", "False", "loss.name", "softmax", "train.max_epoch", "1"]
+    images = ["data.height", "96", "data.width", "48", "data.norm_mean", "[0.5, 0.5, 0.5]"]
+    assert main(distil(tmp_path, tiny_root, "", *asked, *images, "data.save_dir", str(tmp_path / "teacher"))) == 0
+    weights = tmp_path / "teacher" / "model" / "model.pth.tar-1"
+    engine = run(configure(parse(distil(tmp_path, tiny_root, weights))))
+    frozen = engine.objective.teacher
+    assert frozen.wants == InputStyle(96, 48, (0.5, 0.5, 0.5), InputStyle().std)
+    assert len(frozen.network.cells) == 0
+
+
 def test_weights_that_do_not_fit(tmp_path, tiny_root, teacher, capsys):
     plain = torchreid.models.build_model("osnet_x0_25", 4, pretrained=False, use_gpu=False)
     torch.save(plain.state_dict(), teacher)

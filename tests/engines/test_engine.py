@@ -272,7 +272,7 @@ def test_queries_without_match_stop_the_run_before_it_begins(tiny_manager):
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tiny_manager, small_model, tmp_path):
     class Steep(Objective):
-        def forward(self, outputs, pids):
+        def forward(self, outputs, pids, reference=None):
             return {"loss_x": (outputs.logits[0] * 0).abs().sum().sqrt()}  # zero, with an infinite slope
 
     model = small_model()
@@ -299,7 +299,7 @@ class Poison(Objective):
         super().__init__()
         self.at, self.steps = at, 0
 
-    def forward(self, outputs, pids):
+    def forward(self, outputs, pids, reference=None):
         self.steps += 1
         value = outputs.logits[0].mean()
         return {"loss_x": value * float("nan") if self.steps == self.at else value}
@@ -347,7 +347,7 @@ def test_parameters_of_an_objective_are_in_the_checkpoint(tiny_manager, small_mo
             super().__init__()
             self.weight = nn.Parameter(torch.tensor(3.0))
 
-        def forward(self, outputs, pids):
+        def forward(self, outputs, pids, reference=None):
             return {"loss_x": self.weight * super().forward(outputs, pids)["loss_x"]}
 
     model, objective = small_model(), Weighted()

@@ -103,14 +103,28 @@ def test_lambda_0_is_the_plain_training_bit_by_bit(tiny_manager, tmp_path):
     assert [f for f in distilled.history if f.startswith("loss")] == ["loss"]
 
 
-def test_building_a_teacher_draws_nothing_and_a_third_step_differs(tiny_manager, tmp_path):
-    with_teacher = engine_of(tiny_manager(), lambda_=0.8)
+def test_what_a_distillation_needs_beforehand_draws_nothing(tiny_manager):
+    manager = tiny_manager(transforms=[])
+    teacher, student = build("osnet_x0_25_ptl", "softmax").train(), build("osnet_x0_25")
     state = torch.get_rng_state()
-    FrozenModel(build("osnet_x0_25_ptl", "softmax").train(), STYLE)
-    with_teacher.objective.prepare(with_teacher.model, STYLE)
-    torch.set_rng_state(state)
-    with_teacher.run(save_dir=str(tmp_path), max_epoch=1)
-    assert list(with_teacher.history)[:3] == ["loss", "loss_x", "loss_std"]
+    frozen = FrozenModel(teacher, STYLE)
+    engine = ImageSTDEngine(manager, student, sgd(student), frozen, cache=True, use_gpu=False)
+    projection_of(student, frozen, STYLE)
+    assert engine.objective.table is not None
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_teacher_told_of_other_images_is_refused(tiny_manager):
+    frozen = FrozenModel(build("osnet_x0_25_ptl", "softmax"), InputStyle(128, 64))
+    student = build("osnet_x0_25")
+    with pytest.raises(ValueError, match=r"expect images as InputStyle\(height=128.*come as InputStyle\(height=64"):
+        ImageSTDEngine(tiny_manager(), student, sgd(student), frozen, use_gpu=False)
+
+
+def test_trying_an_mgn_leaves_it_as_it_was():
+    student = build("mgn")
+    assert torchreid_ptl.engines.std.student_dim(student, STYLE) == 2048
+    assert student.all_parts is False
 
 
 def test_lambda_1_never_looks_at_labels(tiny_manager):

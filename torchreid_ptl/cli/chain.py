@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from ..config import ConfigError, validate
+from ..config import ConfigError, to_dict, validate
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
+from ..engines.resume import different_settings
 from ..runtime.checkpoint import newest_checkpoint
-from ..runtime.files import replace_file
+from ..runtime.files import replace_file, set_aside
 from .record import left_by_a_chain, require_same, write_record
-from .report import make_room
+from .report import left_by_a_run, make_room
 from .stages import Chain
 from .starts import final_weights, trains
 from .summary import summarise
@@ -46,7 +47,7 @@ def check_files(chain: Chain) -> None:
         data, start = stage.config.data, chain.starts[index]
         with _blamed(chain, index):
             _require_file("model.load_weights", start.weights)
-            if chain.teachers[index] is None:
+            if chain.teachers[index] is None and stage.config.loss.name == "std":
                 _require_file("std.teacher_weights", stage.config.get("std", {}).get("teacher_weights", ""))
             check_folders(data.root, [*data.sources, *data.targets])
 
@@ -64,7 +65,9 @@ def prepare(chain: Chain) -> None:
     if chain.resume and not begun:
         print(f"Nothing to resume in {chain.folder}: starting from the beginning")
     if not begun:
-        make_room(chain.folder, left_by_a_chain(chain))
+        moved = left_by_a_chain(chain)
+        _require_elsewhere(chain, moved)
+        make_room(chain.folder, moved)
         write_record(chain)
     text = yaml.safe_dump(chain.as_config(), sort_keys=False)
     replace_file(chain.folder / "config.yaml", text.encode())
@@ -77,19 +80,25 @@ def run_stages(chain: Chain, run: Run) -> None:
         chain: prepared.
         run: runs a single configuration, checked and frozen.
     """
-    fresh: set[int] = set()
     for index, stage in enumerate(chain.stages):
-        # weights of an earlier stage that was trained again are other weights
-        outdated = bool(fresh & {chain.starts[index].stage, chain.teachers[index]})
-        resume = chain.resume and not outdated
-        if resume and is_done(chain.place(index), stage.config):
+        place = chain.place(index)
+        if chain.resume and is_done(place, stage.config):
             print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: done")
             continue
-        fresh.add(index)
+        _outdate(chain, index)
         print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: {described(chain, index)}")
-        run(settings_of(chain, index, resume=resume and chain.place(index).exists()))
+        run(settings_of(chain, index, resume=chain.resume and (place / CHECKPOINTS).exists()))
         gc.collect()  # networks and optimisers refer to each other and would share the memory with the next stage's
     print("Left: " + ", ".join(map(str, summarise(chain))))
+
+
+def _outdate(chain: Chain, index: int) -> None:
+    """Moves aside what later stages made of the weights of one that is about to be trained."""
+    for later in range(index + 1, len(chain.stages)):
+        if index in (chain.starts[later].stage, chain.teachers[later]):
+            place = chain.place(later)
+            set_aside(place, [*left_by_a_run(place), CHECKPOINTS])
+            _outdate(chain, later)
 
 
 @contextmanager
@@ -141,11 +150,25 @@ def is_done(folder: Path, config: CfgNode) -> bool:
     if not trains(config):
         return True
     found = newest_checkpoint(folder / CHECKPOINTS)
-    return found is not None and int(found[1].get("epoch", 0)) >= config.train.max_epoch
+    if found is None or int(found[1].get("epoch", 0)) < config.train.max_epoch:
+        return False
+    return not different_settings(found[1].get("config", {}), to_dict(config))  # else going on with it says so
 
 
 def _final(chain: Chain, index: int) -> str:
     return str(final_weights(chain.place(index), chain.stages[index].config))
+
+
+def _require_elsewhere(chain: Chain, moved: Sequence[str]) -> None:
+    """Weights that a stage needs must not be among what is moved out of its way."""
+    for start, stage in zip(chain.starts, chain.stages, strict=True):
+        for weights in (start.weights, stage.config.std.teacher_weights):
+            parents = Path(weights).resolve().parents
+            if weights and any((chain.folder / name).resolve() in parents for name in moved):
+                raise ConfigError(
+                    f"{stage} needs {weights}, which lies in {chain.folder} and would be moved aside for the new "
+                    "chain; choose another data.save_dir, or put the weights elsewhere"
+                )
 
 
 def _require_file(key: str, name: str) -> None:

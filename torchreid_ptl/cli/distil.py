@@ -1,5 +1,6 @@
 """Turns a configuration into a distillation: the teacher, what it wants to see, and the objective."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from yacs.config import CfgNode
 from .. import host
 from ..config import ConfigError
 from ..engines import FrozenModel, InputStyle, Objective, STDObjective, projection_of, tabulate
+from ..models import available_models
+from ..runtime.checkpoint import load_checkpoint
 from ..runtime.seeding import random_state_kept
 from ..runtime.weights import LoadReport, load_weights
 
@@ -43,16 +46,33 @@ def build_teacher(config: CfgNode, given: InputStyle) -> FrozenModel:
         config: the configuration.
         given: how the student gets its images.
     """
-    std = config.std
-    wants = InputStyle(std.height or given.height, std.width or given.width, tuple(std.norm_mean), tuple(std.norm_std))
-    with random_state_kept():
-        network = host.models()[std.teacher](num_classes=1, loss="softmax", pretrained=False, use_gpu=config.use_gpu)
+    std, trained = config.std, {}
     if not config.test.evaluate:  # a test of the student needs no teacher worth its name
+        trained = load_checkpoint(std.teacher_weights).get("config", {})
+    options: dict[str, Any] = {"num_classes": 1, "loss": "softmax", "pretrained": False, "use_gpu": config.use_gpu}
+    if std.teacher in available_models() and not trained.get("ptl", {}).get("cells", True):
+        options["version"] = 0
+    with random_state_kept():
+        network = host.models()[std.teacher](**options)
+    if not config.test.evaluate:
         report = load_weights(network, std.teacher_weights)
         _require_whole(std.teacher, std.teacher_weights, report)
         print(f"Teacher {std.teacher}, {std.teacher_weights}: {len(report.matched)} entries loaded")
     device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
-    return FrozenModel(network, wants, given, device, config.train.channels_last)
+    return FrozenModel(network, _wants(std, given, trained.get("data", {})), given, device, config.train.channels_last)
+
+
+def _wants(std: CfgNode, given: InputStyle, trained: Mapping[str, Any]) -> InputStyle:
+    """How the teacher wants its images: as is said, else as its checkpoint says, else as the student gets them."""
+    mean, spread = std.norm_mean, std.norm_std
+    if not any(spread):
+        mean, spread = trained.get("norm_mean", given.mean), trained.get("norm_std", given.std)
+    return InputStyle(
+        std.height or trained.get("height", given.height),
+        std.width or trained.get("width", given.width),
+        tuple(mean),
+        tuple(spread),
+    )
 
 
 def _require_whole(name: str, weights: str, report: LoadReport) -> None:

@@ -15,6 +15,7 @@ from .stages import Chain
 
 SUMMARY = ("chain.md", "chain.csv")
 SEEN = (
+    "cuhk03.use_metric_cuhk03",
     "model.load_weights",
     "model.load_classifier",
     "model.pretrained",

@@ -11,6 +11,7 @@ from ..runtime.checkpoint import PREFIX
 
 SUFFIXES = ("_ptl_v2", "_ptl")
 IDENTITIES = (
+    "data.root",
     "data.sources",
     "data.split_id",
     "data.combineall",

@@ -82,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/sweep.py``; returns the exit status, 1 when a run failed."""
     parsed = parse(arguments)
     failed: list[int] = []
-    status = answered(lambda: failed.append(sweep(parsed)))
+    try:
+        status = answered(lambda: failed.append(sweep(parsed)))
+    except KeyboardInterrupt:
+        print("The sweep stopped. What is done stays; the same command with --resume goes on.", file=sys.stderr)
+        return 130
     if any(failed):
         print(f"{failed[0]} run(s) of the sweep failed; the table says why", file=sys.stderr)
     return status or int(any(failed))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from .. import host
 from ..data.reading import collate
 from ..runtime.precision import autocast
+from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel
 from .testing import TestOptions, extract
 
@@ -70,5 +71,6 @@ def tabulate(model: FrozenModel, datamanager: Any, label: str, precision: str = 
         with autocast(precision, model.device):
             return model(images)
 
-    rows = extract(forward, in_order, label, torch.device("cpu"), TestOptions())
+    with random_state_kept():  # a loader draws a seed; the training goes as it would without a table
+        rows = extract(forward, in_order, label, torch.device("cpu"), TestOptions())
     return FeatureTable(rows.paths, torch.as_tensor(rows.features))

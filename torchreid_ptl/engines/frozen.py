@@ -103,7 +103,12 @@ class FrozenModel:
     def _probe(self) -> int:
         with random_state_kept(), torch.no_grad():
             blank = torch.zeros(1, 3, self.wants.height, self.wants.width, device=self.device)
-            out = self.network(blank)
+            try:
+                out = self.network(blank)
+            except (RuntimeError, AssertionError) as error:
+                raise ValueError(
+                    f"{type(self.network).__name__} takes no images of {self.wants.height}x{self.wants.width}: {error}"
+                ) from error
         if not isinstance(out, Tensor) or out.dim() != 2:
             raise ValueError(
                 f"{type(self.network).__name__} gives no descriptor (N, D) in evaluation but "

@@ -1,5 +1,6 @@
 """What a checkpoint of a run holds, and continuing from one as if the run had never stopped."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .engine import ImagePTLEngine
 
 FREE = (
+    "cuhk03.use_metric_cuhk03",
     "data.save_dir",
     "data.root",
     "data.workers",
@@ -124,8 +126,14 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
     return int(state["epoch"])
 
 
-def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
-    then, now = _flat(state.get("config", {})), _flat(engine.config)
+def different_settings(before: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
+    """In words, the settings in which a run that goes on must not differ and does.
+
+    Args:
+        before: the configuration in a checkpoint; settings it does not know are no difference.
+        today: the present configuration.
+    """
+    then, now = _flat(before), _flat(today)
     other = [
         f"{key} was {then[key]!r} and is {now[key]!r}"
         for key in then.keys() & now.keys()
@@ -133,6 +141,11 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
     ]
     if then.get("train.lr_scheduler") in LONGER:
         other = [line for line in other if not line.startswith("train.max_epoch ")]
+    return other
+
+
+def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
+    other = different_settings(state.get("config", {}), engine.config)
     if other:
         raise CheckpointError(
             f"{path} belongs to a run with other settings: {'; '.join(sorted(other))}. Continue with the settings it "
@@ -171,7 +184,7 @@ def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_test
         print(f"{path} holds no random states: the run goes on, but not exactly as it would have")
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

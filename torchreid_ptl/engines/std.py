@@ -64,21 +64,23 @@ class STDObjective(Objective):
         Raises:
             ValueError: it gives no features, or of another dimension than the teacher's.
         """
-        self._seen_by_base = getattr(unwrap(student), "triplet_parts", None)
+        plain: Any = unwrap(student)
+        self._seen_by_base = getattr(plain, "triplet_parts", None)
         dim = student_dim(student, style)
         if self.projection is None and dim != self.teacher.dim:
             raise ValueError(
                 f"The student's feature has {dim} dimensions and the teacher's {self.teacher.dim}. Learn a projection "
                 "with std.projection linear (dropped after training), or choose a teacher of the same dimension"
             )
+        if self._seen_by_base:
+            plain.all_parts = True
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         """The teacher's features of a batch."""
         if self.lambda_ == 0:
             return None
-        if self.table is not None:
-            return self.table(batch["impath"]).to(images.device)
-        return self.teacher(images)
+        found = self.teacher(images) if self.table is None else self.table(batch["impath"])
+        return found.to(images.device)
 
     def fingerprint(self) -> str:
         """The teacher's."""
@@ -151,6 +153,11 @@ class ImageSTDEngine(ImagePTLEngine):
         if isinstance(teacher, nn.Module):
             device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
             teacher = FrozenModel(teacher, style, style, device, options.get("channels_last", False))
+        elif teacher.given != style:
+            raise ValueError(
+                f"The teacher was told to expect images as {teacher.given}, and the student's come as {style}. Make it "
+                "with FrozenModel(network, wants, InputStyle.of(datamanager))"
+            )
         objective = STDObjective(teacher, lambda_, base or SoftmaxObjective(label_smooth), projection)
         objective.prepare(model, style)
         super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
@@ -162,17 +169,16 @@ def student_dim(student: nn.Module, style: InputStyle) -> int:
     """Dimension of the features a student gives in training; tried on a copy, which leaves no trace.
 
     Args:
-        student: built with ``loss='triplet'``; an MGN is told to give all its parts.
+        student: built with ``loss='triplet'``; of an MGN, all eight parts count.
         style: of the images it will get.
 
     Raises:
         ValueError: it gives no features.
     """
-    plain: Any = unwrap(student)
-    if hasattr(plain, "all_parts"):
-        plain.all_parts = True
+    plain = unwrap(student)
     with random_state_kept(), torch.no_grad():
-        tried = copy.deepcopy(plain).train()
+        tried: Any = copy.deepcopy(plain).train()
+        tried.all_parts = True  # of an MGN; nobody else asks
         device = next(tried.parameters()).device
         try:
             out = Outputs.of(tried(torch.rand(2, 3, style.height, style.width, device=device)), "triplet")
@@ -193,4 +199,5 @@ def projection_of(student: nn.Module, teacher: FrozenModel, style: InputStyle) -
     Give its parameters to the optimiser.
     """
     device = next(student.parameters()).device
-    return nn.Linear(student_dim(student, style), teacher.dim).to(device)
+    with random_state_kept():  # the plain training, which lambda 0 is, draws nothing here
+        return nn.Linear(student_dim(student, style), teacher.dim).to(device)
