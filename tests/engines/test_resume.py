@@ -1,5 +1,6 @@
 """Continuing a run as if it had never stopped."""
 
+import contextlib
 import os
 import random
 import signal
@@ -60,8 +61,18 @@ def command(folder, root):
 def start(folder, root):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command(folder, root), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command(folder, root), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def kill(process):
+    """Kills a run at once, then what it leaves: a worker may wait for ever for a lock that died with the run."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
 
 
 @pytest.mark.slow
@@ -79,8 +90,7 @@ def test_killed_at_three_random_moments(tiny_root, tmp_path):
                 break
         time.sleep(length * moments.uniform(0.0, 0.2))
         assert process.poll() is None, "the run was over before it could be killed"
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
     last = start(tmp_path / "killed", tiny_root)
     out, _ = last.communicate(timeout=300)
     assert last.returncode == 0, out
