@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-EVALUATION = [f"evaluation.{name}" for name in ("ranking", "rerank", "verification", "install")]
+EVALUATION = [
+    f"evaluation.{name}"
+    for name in ("ranking", "rerank", "verification", "install", "unit", "backfill", "compatibility")
+] + ["evaluation.compatibility_score", "evaluation.version_matrix"]
 
 
 def blocks(language):

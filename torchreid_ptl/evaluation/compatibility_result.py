@@ -1,0 +1,79 @@
+"""What an update of the model does to a gallery that stays, as numbers and as text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .backfill import BackfillCurve
+from .compatibility_score import Score, UpdateGain
+from .result import RankingResult
+
+
+@dataclass(frozen=True, eq=False)
+class CompatibilityResult:
+    """How a new model works with the gallery of an old one.
+
+    Attributes:
+        old_test: M(old, old): queries and gallery by the old model, the system before the update.
+        cross_test: M(new, old): queries by the new model, the gallery as it is.
+        self_test: M(new, new): the whole gallery re-encoded.
+        independent: M(ind, ind) of a new model trained without regard to the old one; None if it was not given.
+        update_gain: what the cross test gains of what the independent model would.
+        backfill: from the cross test to the self test, with the flipped queries.
+        dimensions: of the new model, of the old model, and in which their descriptors are compared.
+    """
+
+    old_test: RankingResult
+    cross_test: RankingResult
+    self_test: RankingResult
+    independent: Score | None
+    update_gain: UpdateGain
+    backfill: BackfillCurve
+    dimensions: tuple[int, int, int]
+
+    @property
+    def compatible(self) -> bool:
+        """Whether M(new, old) > M(old, old) in mAP: the update pays before anything is re-encoded."""
+        return self.cross_test.mAP > self.old_test.mAP
+
+    @property
+    def compatible_cmc1(self) -> bool:
+        """The same by CMC-1."""
+        return self.cross_test.rank(1) > self.old_test.rank(1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python numbers for JSON."""
+        tests = {"old_test": self.old_test, "cross_test": self.cross_test, "self_test": self.self_test}
+        return {
+            "compatible": self.compatible,
+            "compatible_cmc1": self.compatible_cmc1,
+            **{name: Score.of(result).as_dict() for name, result in tests.items()},
+            "independent": self.independent and self.independent.as_dict(),
+            "update_gain": self.update_gain.as_dict(),
+            "backfill_area": self.backfill.area.as_dict(),
+            "backfill": [point.as_dict() for point in self.backfill.points],
+            "dimensions": dict(zip(("new", "old", "compared"), self.dimensions, strict=True)),
+        }
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """A few lines in percent."""
+        gain = self.update_gain
+        lines = [
+            f"compatible: {_yes(self.compatible)} by mAP, {_yes(self.compatible_cmc1)} by CMC-1",
+            f"old test   {Score.of(self.old_test)}",
+            f"cross test {Score.of(self.cross_test)}",
+            f"self test  {Score.of(self.self_test)}",
+            f"update gain {gain.mAP:.3f} (mAP), {gain.cmc1:.3f} (CMC-1){f': {gain.why_none}' * bool(gain.why_none)}",
+            f"backfill: area under the curve {self.backfill.area}",
+        ]
+        for point in self.backfill.points:
+            scores = Score.of(point.result)
+            moved = f"negative flips {point.negative_flips:.2%}   positive {point.positive_flips:.2%}"
+            lines.append(f"  {point.fraction:4.0%}  {scores}   {moved}")
+        return "\n".join(lines)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
