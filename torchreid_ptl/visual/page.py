@@ -118,7 +118,10 @@ h1 { font-size: 26px; margin: 8px 0 16px; }
 h2 { font-size: 21px; margin: 0 0 14px; }
 h3 { font-size: 17px; font-weight: 600; margin: 28px 0 6px; }
 h4 { font-size: 14px; font-weight: 600; margin: 0 0 6px; }
-h1, h2, h3, h4, li, summary { overflow-wrap: anywhere; }
+h5 { font-size: 13px; font-weight: 600; color: #444; margin: 0 0 4px; }
+.lists { display: flex; flex-direction: column; gap: 2px; min-width: 0; }
+.lists .matches + h5 { margin-top: 8px; }
+h1, h2, h3, h4, h5, li, summary { overflow-wrap: anywhere; }
 section { background: white; border: 1px solid #e1e3e7; border-radius: 8px; padding: 20px 24px; margin: 0 0 20px; }
 dl, table, .tile { font-variant-numeric: tabular-nums; }
 a { color: #1f5ac8; }

@@ -37,6 +37,21 @@ class QueryScore:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A query and what several systems retrieved for it, one list below the other.
+
+    Attributes:
+        query_path: the query's image.
+        caption: a line above it.
+        lists: by name of the system, what it retrieved, nearest first.
+    """
+
+    query_path: str | Path
+    caption: str
+    lists: Mapping[str, Sequence[Match]]
+
+
+@dataclass(frozen=True)
 class TargetReport:
     """What is to be said of one data set; what is left empty is left out.
 
@@ -50,6 +65,7 @@ class TargetReport:
         worst: lines for a table of queries, in the order shown.
         pictures: curves.
         tables: TAR at FAR, recommended threshold and the like.
+        comparisons: by heading, queries on which systems differ, in the order shown.
     """
 
     name: str
@@ -61,6 +77,7 @@ class TargetReport:
     worst: Sequence[QueryScore] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    comparisons: Mapping[str, Sequence[Comparison]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,11 +88,13 @@ class Report:
         title: a line above everything.
         targets: data sets, in the order shown.
         facts: provenance and settings, by name, what matters most first; the first twelve are open.
+        overview: heading of the table that compares several targets, and what one of them is.
     """
 
     title: str
     targets: Sequence[TargetReport]
     facts: Mapping[str, str] = field(default_factory=dict)
+    overview: tuple[str, str] = ("All data sets", "data set")
 
 
 def save_report(path: str | Path, report: Report) -> None:
@@ -100,18 +119,18 @@ def save_report(path: str | Path, report: Report) -> None:
 
 
 def _content(report: Report) -> str:
-    parts = [_overview(report.targets)] if len(report.targets) > 1 else []
+    parts = [_overview(report.targets, *report.overview)] if len(report.targets) > 1 else []
     parts += [_target(index, target) for index, target in enumerate(report.targets)]
     return "".join([*parts, _facts(report.facts)])
 
 
-def _overview(targets: Sequence[TargetReport]) -> str:
-    """The scores of all data sets in one table, and where to find each."""
+def _overview(targets: Sequence[TargetReport], heading: str, kind: str) -> str:
+    """The scores of all targets in one table, and where to find each."""
     names = list(dict.fromkeys(name for target in targets for name in target.scores))
     rows = [[target.name, *(target.scores.get(name) for name in names)] for target in targets]
     links = "".join(f'<a href="#target-{index}">{text(target.name)}</a>' for index, target in enumerate(targets))
-    table = draw_table(("", ["data set", *names], rows))
-    return f"<section><h2>All data sets</h2>\n{table}<nav>Go to{links}</nav></section>\n"
+    table = draw_table(("", [kind, *names], rows))
+    return f"<section><h2>{text(heading)}</h2>\n{table}<nav>Go to{links}</nav></section>\n"
 
 
 def _target(index: int, target: TargetReport) -> str:
@@ -122,6 +141,7 @@ def _target(index: int, target: TargetReport) -> str:
         _query_table(target.worst),
         _curves(target.pictures),
         *map(foldable, target.tables),
+        *(_comparisons(heading, rows) for heading, rows in target.comparisons.items()),
     ]
     return f"<section>{''.join(parts)}</section>\n"
 
@@ -138,23 +158,42 @@ def _headline(target: TargetReport) -> str:
 
 
 def _rank_lists(target: TargetReport) -> str:
-    if not target.rank_rows:
-        return ""
+    return _queries(target.rank_heading, [_rank_row(row) for row in target.rank_rows]) if target.rank_rows else ""
+
+
+def _comparisons(heading: str, rows: Sequence[Comparison]) -> str:
+    return _queries(heading, [_comparison(row) for row in rows]) if rows else ""
+
+
+def _queries(heading: str, rows: Sequence[str]) -> str:
+    """Queries below a heading and the legend of their frames; the first ones are open."""
     colours = "".join(f'<span style="color: {css(colour)}">\u25a0 {text(words)}</span>' for colour, words in LEGEND)
     legend = f'{colours}<span class="faint">{JUNK_NOTE}</span><span class="faint">number below: distance</span>'
-    rows = [_rank_row(row) for row in target.rank_rows]
     first, rest = rows[:_OPEN_QUERIES], rows[_OPEN_QUERIES:]
     folded = more("".join(rest), f"{len(rest)} more queries") if rest else ""
-    return f'<h3>{text(target.rank_heading)}</h3>\n<p class="legend">{legend}</p>\n{"".join(first)}{folded}'
+    return f'<h3>{text(heading)}</h3>\n<p class="legend">{legend}</p>\n{"".join(first)}{folded}'
 
 
 def _rank_row(row: RankRow) -> str:
-    query = _tile(row.query_path, "query", "query", "<b>query</b>")
-    matches = "".join(_match(rank, match) for rank, match in enumerate(row.matches, 1))
+    return _article(row.query_path, row.caption, _matches(row.matches))
+
+
+def _comparison(row: Comparison) -> str:
+    lists = [f"<h5>{text(system)}</h5>\n{_matches(matches)}" for system, matches in row.lists.items()]
+    return _article(row.query_path, row.caption, f'<div class="lists">{"".join(lists)}</div>')
+
+
+def _article(path: str | Path, caption: str, found: str) -> str:
+    query = _tile(path, "query", "query", "<b>query</b>")
     return (
-        f'<article><h4>{text(row.caption)} <span class="faint">{text(Path(row.query_path).name)}</span></h4>\n'
-        f'<div class="row">{query}<div class="matches">{matches or "nothing retrieved"}</div></div></article>\n'
+        f'<article><h4>{text(caption)} <span class="faint">{text(Path(path).name)}</span></h4>\n'
+        f'<div class="row">{query}{found}</div></article>\n'
     )
+
+
+def _matches(matches: Sequence[Match]) -> str:
+    tiles = "".join(_match(rank, match) for rank, match in enumerate(matches, 1))
+    return f'<div class="matches">{tiles or "nothing retrieved"}</div>'
 
 
 def _match(rank: int, match: Match) -> str:
