@@ -9,6 +9,10 @@ def main() -> int:
         from .cli.evaluate import main as evaluate
 
         return evaluate(sys.argv[2:])
+    if sys.argv[1:2] == ["compatibility"]:
+        from .cli.compatibility import main as compatibility
+
+        return compatibility(sys.argv[2:])
     if sys.argv[1:2] == ["sweep"]:
         from .cli.sweep import main as sweep
 

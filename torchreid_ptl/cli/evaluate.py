@@ -17,7 +17,7 @@ from ..hints import hint
 from ..host import models
 from .build import test_options
 from .main import answered, configure, log_to, release_keys, run
-from .report import leave, left_by_a_run, make_room, require_no_chain, write_config
+from .report import leave, make_room, overwritten, require_no_chain, write_config
 from .tested import check_shown, judge
 
 FILES = "features"
@@ -81,24 +81,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answered(lambda: evaluate(parsed))
 
 
-def _evaluate_model(parsed: argparse.Namespace) -> None:
-    options = [*_common(parsed), "test.evaluate", "True", "data.load_train_targets", "False"]
-    if parsed.model:
-        if parsed.model not in models():
-            raise ConfigError(f"Unknown model {parsed.model!r}: {hint(parsed.model, models())}")
-        options += ["model.name", parsed.model]
-    if parsed.weights:  # whatever the configuration of the training began or went on from
-        from_imagenet = parsed.weights == "imagenet"
-        options += ["model.load_weights", "" if from_imagenet else parsed.weights, "model.resume", ""]
+def configure_test(
+    parsed: argparse.Namespace, model: str | None, weights: str | None, options: Sequence[str]
+) -> CfgNode:
+    """The configuration of a test of a model on ``-t``, of which nothing is trained.
+
+    Args:
+        parsed: with ``config_file``, ``root``, ``targets`` and ``opts``, which win over everything.
+        model: its name; that of the configuration by default.
+        weights: their file, or ``'imagenet'``; those of the configuration by default.
+        options: KEY VALUE pairs before those of ``opts``.
+
+    Raises:
+        ConfigError: an unknown model, or anything that :func:`configure` refuses.
+    """
+    options = [*options, "test.evaluate", "True", "data.load_train_targets", "False"]
+    _check_model(model)
+    if model:
+        options += ["model.name", model]
+    if weights:  # whatever the configuration of the training began or went on from
+        from_imagenet = weights == "imagenet"
+        options += ["model.load_weights", "" if from_imagenet else weights, "model.resume", ""]
         options += ["model.pretrained", str(from_imagenet)]
-    elif not {"model.load_weights", "model.resume"} & set(parsed.opts):
-        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
     # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
     config = configure(_asked(parsed, [*options, *parsed.opts], parsed.targets))
     config.defrost()
     config.data.sources = list(config.data.targets)
     config.train.batch_size = 2 * config.sampler.num_instances
     config.freeze()
+    return config
+
+
+def _check_model(name: str | None) -> None:
+    if name and name not in models():
+        raise ConfigError(f"Unknown model {name!r}: {hint(name, models())}")
+
+
+def _evaluate_model(parsed: argparse.Namespace) -> None:
+    _check_model(parsed.model)
+    if not parsed.weights and not {"model.load_weights", "model.resume"} & set(parsed.opts):
+        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
+    config = configure_test(parsed, parsed.model, parsed.weights, _common(parsed))
     engine = run(config, _shown(parsed))
     if parsed.save_features:
         _save_features(engine, Path(config.data.save_dir))
@@ -148,8 +171,7 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     folder = Path(config.data.save_dir)
     require_no_chain(folder)
     with log_to(folder, "test"):
-        inputs = {Path(path).resolve() for path in (*parsed.query, *parsed.gallery)}
-        make_room(folder, [name for name in left_by_a_run(folder) if (folder / name).resolve() not in inputs])
+        make_room(folder, overwritten(folder, (*parsed.query, *parsed.gallery)))
         options = TestOptions.of(**test_options(config))
         result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))
         print(result.summary(options.ranks))

@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
         "KEY VALUE, for example: train.max_epoch 10 data.save_dir log/try",
         epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features; "
-        "sweep --help: runs a grid of values and seeds",
+        "compatibility --help: compares versions of a model; sweep --help: runs a grid of values and seeds",
     )
     add_switches(parser)
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")

@@ -49,8 +49,16 @@ def left_by_a_run(folder: Path) -> list[str]:
         "ranklist_*.png",
         "queries_*.csv",
         "features_*.npz",
+        "matrix_*.*",
+        "backfill_*.png",
     )
     return ["results.json", "config.yaml", "report.html", *(path.name for p in patterns for path in folder.glob(p))]
+
+
+def overwritten(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
+    """Names of what an earlier run left and a new one would overwrite, but for files that it reads."""
+    kept = {Path(path).resolve() for path in needed}
+    return [name for name in left_by_a_run(folder) if (folder / name).resolve() not in kept]
 
 
 def make_room(folder: Path, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from .modes import evaluating
 from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
 from .outputs import Outputs
 from .std import ImageSTDEngine, STDObjective, projection_of
-from .testing import Descriptors, TestOptions, rank
+from .testing import Descriptors, TestOptions, extract, rank, told
 
 __all__ = [
     "CHECKPOINTS",
@@ -29,7 +29,9 @@ __all__ = [
     "TestOptions",
     "TripletObjective",
     "evaluating",
+    "extract",
     "projection_of",
     "rank",
     "tabulate",
+    "told",
 ]

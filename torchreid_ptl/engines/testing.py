@@ -148,7 +148,7 @@ def rank(query: Descriptors, gallery: Descriptors, options: TestOptions, device:
         memory_mb=options.memory_mb,
         return_top=options.visrank_topk if options.visrank else 0,
         distances=distances,
-        progress=_told("ranking") if long else None,
+        progress=told("ranking") if long else None,
     )
 
 
@@ -162,7 +162,7 @@ def compare(query: Descriptors, gallery: Descriptors, options: TestOptions, devi
         _loaded(gallery.features).to(device),
         metric=options.dist_metric,
         memory_mb=options.memory_mb,
-        progress=_told("neighbours") if long else None,
+        progress=told("neighbours") if long else None,
     )
 
 
@@ -170,7 +170,7 @@ def _loaded(features: Features) -> Tensor:
     return features if isinstance(features, Tensor) else torch.as_tensor(features[0 : features.shape[0]])
 
 
-def _told(label: str) -> Callable[[int, int], None]:
+def told(label: str) -> Callable[[int, int], None]:
     """Prints how far long work is, at each tenth of it."""
     said = [0]
 
