@@ -10,6 +10,7 @@ import pytest
 
 import torchreid_ptl
 from torchreid_ptl.backbones import splittable
+from torchreid_ptl.cli.compatibility import parse as parse_compatibility
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.cli.main import configure, parse
 from torchreid_ptl.config import load_config
@@ -51,6 +52,27 @@ def test_the_commands_that_evaluate_are_understood():
         assert bool(parsed.model) != bool(parsed.query)
 
 
+def test_the_python_of_the_compatibility_guide_runs(capsys):
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    out = capsys.readouterr().out
+    assert "compatible: yes by mAP" in out
+    assert "AC 100.00%" in out
+
+
+def test_the_commands_that_compare_versions_are_understood():
+    text = README + (ROOT / "docs" / "compatibility.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    commands = [line.partition("tools/compatibility.py")[2] for line in lines if "tools/compatibility.py" in line]
+    assert len(commands) == 4
+    for command in commands:
+        parsed = parse_compatibility(shlex.split(command))
+        load_config(None, parsed.opts)
+        assert bool(parsed.version) != bool(parsed.features)
+        assert len(parsed.version or parsed.features) == 2
+        assert all(len(pair) >= 2 for pair in parsed.features)
+
+
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path):
     code = "\n".join(blocks("python"))
@@ -89,7 +111,7 @@ def test_the_table_of_keys_is_the_one_in_the_code():
 
 
 def test_every_public_name_is_documented():
-    guide = README + (ROOT / "docs" / "evaluation.md").read_text()
+    guide = README + "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("evaluation", "compatibility"))
     for name in torchreid_ptl.evaluation.__all__:
         assert re.search(rf"\b{name}\b", guide), name
     public = [
@@ -137,7 +159,9 @@ LOSS_FILES = [
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
-@pytest.mark.parametrize("module", ["cells", "cli.sweep_table", *MATHEMATICS, "visual.ranklist"])
+@pytest.mark.parametrize(
+    "module", ["cells", "cli.sweep_table", "cli.compatibility_report", *MATHEMATICS, "visual.ranklist"]
+)
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

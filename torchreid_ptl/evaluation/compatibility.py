@@ -13,7 +13,7 @@ from .distances import Features
 from .labels import Labels
 from .ranking import Progress
 from .result import RankingResult
-from .unit import Rankings, common_dimension, dimension_of, require_same_images, unit_sides
+from .unit import Rankings, common_dimension, device_of, dimension_of, require_same_images, unit_sides
 
 # Descriptors of queries and gallery, the result of their test, or its mAP and CMC-1.
 Independent: TypeAlias = tuple[Features, Features] | RankingResult | Score | tuple[float, float]
@@ -100,8 +100,7 @@ def compatibility(
     require_same_images(sides)
     dims = dimension_of("new", *sides["new"]), dimension_of("old", *sides["old"])
     dim = common_dimension(*dims, dimensions)
-    if device is None and isinstance(new_gallery, torch.Tensor):
-        device = new_gallery.device
+    device = device_of(new_gallery, device)
     new, old = (unit_sides(name, *sides[name], device, dim) for name in ("new", "old"))
     whole = old if dims[1] == dim else unit_sides("old", *sides["old"], device)
     alone = None if features is None else unit_sides("independent", *features, device)

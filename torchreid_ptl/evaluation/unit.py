@@ -68,7 +68,8 @@ class UnitRows:
 
     def _read(self, rows: slice) -> Tensor:
         part = as_float32(self._features[rows], self._device)[:, : self.shape[1]]
-        return functional.pad(part, (0, self.shape[1] - part.shape[1]))
+        missing = self.shape[1] - part.shape[1]
+        return functional.pad(part, (0, missing)) if missing else part
 
     def _measure(self) -> Tensor:
         """Lengths (N,), which must lie in the range of float32."""
@@ -97,6 +98,11 @@ def unit_sides(
 ) -> tuple[UnitRows, UnitRows]:
     """Queries and gallery of a model as :class:`UnitRows`."""
     return UnitRows(f"{name} query", query, device, dim), UnitRows(f"{name} gallery", gallery, device, dim)
+
+
+def device_of(gallery: Features, device: torch.device | str | None) -> torch.device | str | None:
+    """Where to compute: where somebody says, or where the gallery is."""
+    return gallery.device if device is None and isinstance(gallery, Tensor) else device
 
 
 def shape_of(name: str, features: Features) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from .compatibility_score import Score
 from .distances import Features
 from .labels import Labels
 from .ranking import Progress
-from .unit import Rankings, UnitRows, common_dimension, dimension_of, require_same_images, unit_sides
+from .unit import Rankings, UnitRows, common_dimension, device_of, dimension_of, require_same_images, unit_sides
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
@@ -150,7 +150,7 @@ def version_matrix(
         dimensions: where they differ: 'error', 'truncate' or 'pad', as for :func:`compatibility`.
         on_no_match: 'skip' or 'error'.
         memory_mb: MiB for each ranking.
-        device: where to compute; the CPU by default.
+        device: where to compute; that of the newest gallery, if it is a tensor, by default.
         progress: called with the number of queries ranked so far and in all.
 
     Raises:
@@ -169,6 +169,7 @@ def version_matrix(
     names = tuple(sides)
     pairs = [(t, k) for t in range(len(names)) for k in range(t + 1)]
     common = {(t, k): _common(names[t], names[k], dims, dimensions) for t, k in pairs}
+    device = device_of(sides[names[-1]][1], device)
     units = {name: unit_sides(name, *pair, device) for name, pair in sides.items()}
     rank = Rankings(
         (query_pids, gallery_pids, query_camids, gallery_camids),
