@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from ..config import ConfigError, load_config, validate
+from ..config import ConfigError
 from ..engines import told
 from ..engines.testing import LONG_WORK
 from ..evaluation import compatibility, version_matrix
@@ -20,8 +20,8 @@ from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
 from .compatibility_page import SHOWN, Measured, Update
 from .compatibility_report import leave
-from .evaluate import FILES, configure_test
-from .main import answered, log_to, release_keys, until_a_key
+from .evaluate import FILES, asked_for, configure_test
+from .main import answered, configure, log_to, release_keys, until_a_key
 from .report import make_room, overwritten, write_config
 from .versions import (
     INDEPENDENT,
@@ -178,12 +178,7 @@ def _configure_models(parsed: argparse.Namespace, groups: dict[str, list[str]]) 
 
 
 def _files_config(parsed: argparse.Namespace) -> CfgNode:
-    config = load_config(parsed.config_file or None, ["data.save_dir", _save_dir(parsed), *parsed.opts])
-    config.test.evaluate = True
-    config.use_gpu = config.use_gpu and torch.cuda.is_available()
-    validate(config)
-    config.freeze()
-    return config
+    return configure(asked_for(parsed, ["data.save_dir", _save_dir(parsed), *parsed.opts, "test.evaluate", "True"]))
 
 
 def _save_dir(parsed: argparse.Namespace) -> str:

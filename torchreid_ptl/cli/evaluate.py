@@ -104,7 +104,7 @@ def configure_test(
         options += ["model.load_weights", "" if from_imagenet else weights, "model.resume", ""]
         options += ["model.pretrained", str(from_imagenet)]
     # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
-    config = configure(_asked(parsed, [*options, *parsed.opts], parsed.targets))
+    config = configure(asked_for(parsed, [*options, *parsed.opts], parsed.targets))
     config.defrost()
     config.data.sources = list(config.data.targets)
     config.train.batch_size = 2 * config.sampler.num_instances
@@ -127,7 +127,7 @@ def _evaluate_model(parsed: argparse.Namespace) -> None:
         _save_features(engine, Path(config.data.save_dir))
 
 
-def _asked(
+def asked_for(
     parsed: argparse.Namespace, options: Sequence[str], names: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """What the command that trains would have read."""
@@ -162,7 +162,7 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     missing = [side for side in ("query", "gallery") if not getattr(parsed, side)]
     if missing:
         raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
-    config = configure(_asked(parsed, [*_common(parsed), *parsed.opts, "test.evaluate", "True"]))
+    config = configure(asked_for(parsed, [*_common(parsed), *parsed.opts, "test.evaluate", "True"]))
     shown = _shown(parsed)
     sides = {side: _read(getattr(parsed, side), config) for side in ("query", "gallery")}
     check_shown(shown, len(sides["query"].pids), FILES)
