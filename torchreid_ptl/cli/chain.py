@@ -48,7 +48,7 @@ def check_files(chain: Chain) -> None:
         with _blamed(chain, index):
             _require_file("model.load_weights", start.weights)
             if chain.teachers[index] is None and stage.config.loss.name == "std":
-                _require_file("std.teacher_weights", stage.config.get("std", {}).get("teacher_weights", ""))
+                _require_file("std.teacher_weights", stage.config.std.teacher_weights)
             check_folders(data.root, [*data.sources, *data.targets])
 
 

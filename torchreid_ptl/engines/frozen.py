@@ -1,5 +1,6 @@
 """A network that is used and never changed: a teacher, an old model."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -82,8 +83,12 @@ class FrozenModel:
     def fingerprint(self) -> str:
         """Tells two frozen models apart: weights, statistics and input, whatever the file they came from.
 
-        A classifier is left out: descriptors do not pass it.
+        A classifier is left out: descriptors do not pass it. Worked out once, for nothing of it changes.
         """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((type(self.network).__name__, self.wants)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             if not name.startswith("classifier"):
