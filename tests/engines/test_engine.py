@@ -330,6 +330,23 @@ def test_frozen_epochs_train_the_open_layers_alone(tiny_manager, small_model, tm
     assert all(name.startswith("classifier.") for name in moved)
 
 
+def test_an_objective_prepares_each_epoch_and_may_change_its_loader(tiny_manager, small_model, tmp_path):
+    class Preparing(SoftmaxObjective):
+        seen = ()
+
+        def begin_epoch(self, engine):
+            self.seen += ((engine.epoch, engine.model.training),)
+            engine.datamanager.train_loader = list(engine.datamanager.train_loader)[: engine.epoch + 1]
+
+    objective = Preparing()
+    engine = engine_of(tiny_manager(), small_model(), objective)
+    batches = []
+    engine.forward_backward = lambda data: batches.append(engine.epoch) or {"loss": 0.0}
+    engine.run(save_dir=str(tmp_path), max_epoch=2)
+    assert objective.seen == ((0, True), (1, True))
+    assert batches == [0, 1]  # of the one batch that the first epoch left
+
+
 def test_scheduler_per_batch(tiny_manager, small_model, tmp_path):
     model = small_model()
     optimizer = sgd(model, lr=1e-3)

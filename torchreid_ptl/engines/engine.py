@@ -171,6 +171,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         """Trains for one epoch, from cleared states."""
         self.set_model_mode("train")
         self.two_stepped_transfer_learning(self.epoch, fixbase_epoch, open_layers)
+        self.objective.begin_epoch(self)
+        self.train_loader = self.datamanager.train_loader  # an objective may have changed it
         reset_states(self.model)
         host.empty_patch_pools(getattr(self.datamanager, "transform_tr", None))
         sums: dict[str, float] = {}

@@ -24,6 +24,16 @@ class Objective(nn.Module):
 
     model_loss = "softmax"
 
+    def begin_epoch(self, engine: Any) -> None:
+        """Prepares an epoch, for objectives that look at the training set first; does nothing here.
+
+        The engine calls it with the model in training mode and before the states of the cells are cleared; the loader
+        of the epoch is ``engine.datamanager.train_loader`` as it stands afterwards.
+
+        Args:
+            engine: an ``ImagePTLEngine``, whose ``epoch`` counts from 0.
+        """
+
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         """What a frozen model says of a batch, for objectives that compare with one; asked before each step.
 
