@@ -18,6 +18,7 @@ MAY_IMPORT = {
         "evaluation",
         "hints",
         "host",
+        "losses",
         "models",
         "runtime",
         "settings",

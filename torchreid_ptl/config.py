@@ -237,10 +237,10 @@ def _validate_numbers(config: CfgNode) -> None:
     for key, least in _LEAST.items():
         if get(config, key) < least:
             raise ConfigError(f"{key} is {get(config, key)}; the least is {least}")
-    for key in ("data.norm_mean", "data.norm_std", "std.norm_mean", "std.norm_std"):
+    for key in _CHANNELS:
         if len(get(config, key)) != 3:
             raise ConfigError(f"{key} is {get(config, key)}; images have three channels")
-        unset = key == "std.norm_std" and not any(get(config, key))
+        unset = not key.startswith("data.") and not any(get(config, key))
         if key.endswith("std") and min(get(config, key)) <= 0 and not unset:
             raise ConfigError(f"{key} is {get(config, key)}; deviations are above 0")
     train, test, distil = config.train, config.test, config.std["lambda"]
@@ -259,6 +259,8 @@ def _validate_numbers(config: CfgNode) -> None:
         }
     )
 
+
+_CHANNELS = [f"{section}norm_{kind}" for section in ("data.", "std.", "compat.old_") for kind in ("mean", "std")]
 
 _LEAST = {
     "train.batch_size": 2,
@@ -279,6 +281,11 @@ _LEAST = {
     "eval.rank_list_queries": 1,
     "std.height": 0,
     "std.width": 0,
+    "compat.old_height": 0,
+    "compat.old_width": 0,
+    "compat.contrastive.negatives": 0,
+    "compat.nccl.queue": 1,
+    "compat.rbcl.neighbours": 1,
 }
 
 
@@ -297,6 +304,9 @@ def _validate_combinations(config: CfgNode) -> None:
     if objective == "std":
         key, objective = ("std.objective", config.std.objective)
         _validate_distillation(config)
+    if objective == "compatible":
+        key, objective = ("compat.objective", config.compat.objective)
+        _validate_compatible(config)
     _require(
         {
             f"{key} mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
@@ -335,3 +345,34 @@ def _validate_distillation(config: CfgNode) -> None:
         }
     )
     _require_choice("std.teacher", std.teacher, host.models())
+
+
+def _validate_compatible(config: CfgNode) -> None:
+    compat = config.compat
+    stands_in = "mixbct" in compat.losses
+    _require(
+        {
+            "compat.losses is empty; name at least one of the losses, rbcl for example": not compat.losses,
+            f"compat.losses is {compat.losses}; each loss stands there once": len(set(compat.losses))
+            < len(compat.losses),
+            "loss.name compatible needs the old side: compat.old, the name of the old model, and compat.old_weights, a "
+            "checkpoint of its training; or compat.features, a file of old features of the training images": not (
+                compat.features or (compat.old and (compat.old_weights or config.test.evaluate))
+            ),
+            f"compat.features is {compat.features!r} and compat.old {compat.old!r}; old features come from one of "
+            "them": bool(compat.features and compat.old),
+            "compat.objective none leaves the new model without anything to learn identities by: choose softmax, or "
+            "add mixbct to compat.losses": compat.objective == "none" and not stands_in,
+            "compat.objective margin_softmax has weights for one descriptor, and MGN learns by several; choose mgn or "
+            "softmax": compat.objective == "margin_softmax" and config.model.name.startswith("mgn"),
+            f"compat.bank is {compat.bank!r}; a bank of old features is a file *.npy": bool(compat.bank)
+            and not compat.bank.endswith(".npy"),
+            "train.fixbase_epoch trains the classifier alone, which compat.objective none leaves out of the loss; set "
+            "one of them to another value": compat.objective == "none" and config.train.fixbase_epoch > 0,
+        }
+    )
+    if compat.old:
+        _require_choice("compat.old", compat.old, host.models())
+    for name in compat.losses:
+        if compat[name].weight < 0:
+            raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight lies from 0")

@@ -6,7 +6,7 @@ from .data.joined import MARKET_DUKE
 from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
-ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine)
+ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine, engines.ImageCompatibleEngine)
 LOSSES = (
     losses.AdvBCTLoss,
     losses.BCTLoss,

@@ -25,6 +25,12 @@ def _ours(default: Any, text: str, choices: tuple[str, ...] = ()) -> Setting:
     return Setting(default, text, choices, host=False)
 
 
+PLAIN = ("softmax", "triplet", "mgn", "margin_softmax")
+"""Objectives of a network by itself."""
+COMPATIBLE = ("l2", "bct", "contrastive", "ract", "nccl", "unibct", "lce", "advbct", "rbcl", "mixbct")
+"""Losses of backward-compatible training."""
+GALLERIES = ("batch", "nca", "full")
+
 SETTINGS: dict[str, Setting] = {
     "use_gpu": Setting(True, "use a GPU when there is one"),
     # model
@@ -98,13 +104,15 @@ SETTINGS: dict[str, Setting] = {
     "adam.beta1": Setting(0.9, "decay of the first moment"),
     "adam.beta2": Setting(0.999, "decay of the second moment"),
     # loss
-    "loss.name": Setting("softmax", "what to minimise", ("softmax", "triplet", "mgn", "std")),
+    "loss.name": Setting("softmax", "what to minimise", (*PLAIN, "std", "compatible")),
     "loss.softmax.label_smooth": Setting(True, "smooth labels by 0.1 (softmax, triplet)"),
     "loss.triplet.margin": Setting(0.3, "margin of the triplet loss"),
     "loss.triplet.weight_t": Setting(1.0, "weight of the triplet loss"),
     "loss.triplet.weight_x": Setting(0.0, "weight of the cross-entropy beside it"),
     "loss.mgn.margin": _ours(1.2, "margin of the triplet loss in MGN's objective"),
     "loss.mgn.label_smooth": _ours(False, "smooth labels by 0.1 in MGN's objective"),
+    "loss.margin_softmax.scale": _ours(30.0, "scale of the cosines"),
+    "loss.margin_softmax.margin": _ours(0.3, "angle added to that of the own class, in radians"),
     # distillation
     "std.teacher": _ours("", "loss.name std: model that teaches, one of torchreid or of this plugin"),
     "std.teacher_weights": _ours("", "its weights: a checkpoint of its training, all of them but the classifier's"),
@@ -116,6 +124,61 @@ SETTINGS: dict[str, Setting] = {
     "std.width": _ours(0, "image width the teacher wants; 0: as it was trained, or data.width"),
     "std.norm_mean": _ours([0.0, 0.0, 0.0], "mean of each channel the teacher wants, beside std.norm_std"),
     "std.norm_std": _ours([0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*"),
+    # backward-compatible training
+    "compat.losses": _ours(["rbcl"], "loss.name compatible: what ties new features to old ones, added up", COMPATIBLE),
+    "compat.objective": _ours("softmax", "the new model's own objective beside it", ("none", *PLAIN)),
+    "compat.old": _ours("", "the old model, one of torchreid or of this plugin"),
+    "compat.old_weights": _ours("", "its weights; in a chain, the name of the stage that trains it"),
+    "compat.old_images": _ours("", "training_images.csv of its run, for its classifier; found beside its checkpoints"),
+    "compat.old_height": _ours(0, "image height it wants; 0: as it was trained, or data.height"),
+    "compat.old_width": _ours(0, "image width it wants; 0: as it was trained, or data.width"),
+    "compat.old_norm_mean": _ours([0.0, 0.0, 0.0], "mean of each channel it wants, beside compat.old_norm_std"),
+    "compat.old_norm_std": _ours([0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*"),
+    "compat.features": _ours("", "file of old features of the training images, when the old model is gone"),
+    "compat.bank": _ours("", ".npy file that keeps old features for several runs; else one in data.save_dir"),
+    "compat.independent": _ours("", "weights of model.name trained without the old one, or their stage: for the gain"),
+    "compat.embedding": _ours(
+        "match",
+        "where dimensions differ: an embedding head of the old one, a rule, or an error",
+        ("match", "truncate", "pad", "none"),
+    ),
+    "compat.l2.weight": _ours(10.0, "weight of l2"),
+    "compat.l2.t": _ours(0.0, "distance that costs nothing; 0.2 is weakened l2"),
+    "compat.bct.weight": _ours(1.0, "weight of bct"),
+    "compat.bct.prototypes": _ours(
+        "auto", "old classifier, class means, or the classifier where it is known", ("auto", "classifier", "means")
+    ),
+    "compat.bct.scale": _ours(16.0, "scale of its cosines"),
+    "compat.contrastive.weight": _ours(1.0, "weight of contrastive"),
+    "compat.contrastive.tau": _ours(0.01, "temperature of contrastive and ract"),
+    "compat.contrastive.negatives": _ours(10, "hardest negatives of contrastive and ract; 0 for all"),
+    "compat.ract.weight": _ours(1.0, "weight of ract"),
+    "compat.nccl.weight": _ours(1.0, "weight of nccl"),
+    "compat.nccl.tau": _ours(0.05, "its temperature"),
+    "compat.nccl.queue": _ours(8192, "old features in its queue"),
+    "compat.unibct.weight": _ours(1.0, "weight of unibct"),
+    "compat.unibct.lambda": _ours(0.9, "share of a prototype that is kept when it is refined"),
+    "compat.unibct.tau": _ours(0.05, "temperature of the propagation"),
+    "compat.unibct.scale": _ours(16.0, "scale of its cosines"),
+    "compat.lce.weight": _ours(1.0, "weight of lce"),
+    "compat.lce.align": _ours(100.0, "weight, within it, of aligning the classifier with class means"),
+    "compat.advbct.weight": _ours(1.0, "weight of advbct"),
+    "compat.advbct.reversal": _ours(1.0, "factor of the reversed gradient"),
+    "compat.advbct.elasticity": _ours(0.5, "boundary from the mean (0) to the largest (1) old distance"),
+    "compat.advbct.boundary": _ours(1.0, "weight of the boundary within it"),
+    "compat.rbcl.weight": _ours(5.0, "weight of rbcl"),
+    "compat.rbcl.gallery": _ours("full", "what it ranks: old features of batch, batch and agents, or all", GALLERIES),
+    "compat.rbcl.dgr": _ours("none", "reactivation of vanishing gradients", ("none", "lift", "restore")),
+    "compat.rbcl.tau": _ours(0.01, "its temperature, in cosine"),
+    "compat.rbcl.other_camera": _ours(False, "count matches by another camera only"),
+    "compat.rbcl.neighbours": _ours(10, "centres nearest to each identity, with gallery nca"),
+    "compat.rbcl.lift_limit": _ours(0.1, "largest lead that lift makes up for, in cosine"),
+    "compat.rbcl.restore_from": _ours(0.03, "lead from which restore holds the slope, in cosine"),
+    "compat.mixbct.weight": _ours(1.0, "weight of mixbct, which takes the place of the own objective"),
+    "compat.mixbct.ratio": _ours(0.3, "share of a batch that is replaced by old features"),
+    "compat.mixbct.keep": _ours(0.9, "share of each identity's old features that are credible"),
+    "compat.mixbct.scale": _ours(30.0, "scale of its cosines; 64 for faces"),
+    "compat.mixbct.margin": _ours(0.3, "its margin in radians; 0.5 for faces"),
     # test
     "test.batch_size": Setting(100, "images in a test batch"),
     "test.dist_metric": Setting("euclidean", "distance between descriptors", ("euclidean", "cosine")),

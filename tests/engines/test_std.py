@@ -123,7 +123,7 @@ def test_a_teacher_told_of_other_images_is_refused(tiny_manager):
 
 def test_trying_an_mgn_leaves_it_as_it_was():
     student = build("mgn")
-    assert torchreid_ptl.engines.std.student_dim(student, STYLE) == 2048
+    assert torchreid_ptl.engines.beside.descriptor_dim(student, STYLE) == 2048
     assert student.all_parts is False
 
 
@@ -230,7 +230,7 @@ def test_a_student_without_features(tiny_manager):
         def forward(self, x):
             return self.classifier(x.mean((2, 3)))
 
-    with pytest.raises(ValueError, match="Silent gives no features in training, which distillation needs"):
+    with pytest.raises(ValueError, match="Silent gives no features in training, which comparing"):
         engine_of(tiny_manager(), Silent())
     with pytest.raises(ValueError, match="gives no features in training"):
         engine_of(tiny_manager(), build("osnet_x0_25", "softmax"))
@@ -241,7 +241,7 @@ def test_trying_a_student_leaves_no_trace():
     student(torch.rand(2, 3, 64, 32))
     before, state = bits(student), torch.get_rng_state()
     latent = [m.latent.clone() for m in student.modules() if isinstance(m, torchreid_ptl.BConvCell)]
-    assert torchreid_ptl.engines.std.student_dim(student, STYLE) == 512
+    assert torchreid_ptl.engines.beside.descriptor_dim(student, STYLE) == 512
     assert equal(before, bits(student))
     assert torch.equal(state, torch.get_rng_state())
     after = [m.latent for m in student.modules() if isinstance(m, torchreid_ptl.BConvCell)]

@@ -10,11 +10,25 @@ from yacs.config import CfgNode
 from .. import host
 from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
-from ..engines import ImagePTLEngine, MGNObjective, Objective, SoftmaxObjective, STDObjective, TripletObjective
+from ..engines import (
+    BesideObjective,
+    CompatibleObjective,
+    ImagePTLEngine,
+    InputStyle,
+    MarginSoftmaxObjective,
+    MGNObjective,
+    Objective,
+    SoftmaxObjective,
+    STDObjective,
+    TripletObjective,
+    descriptor_dim,
+)
 from ..hints import hint
 from ..models import available_models, missing_weights_explained
 from ..runtime.weights import load_weights
+from .compatible import build_compatible
 from .distil import build_distillation
+from .old_side import OldSource
 
 
 def build_datamanager(config: CfgNode) -> ImageDataManager:
@@ -50,17 +64,23 @@ def build_datamanager(config: CfgNode) -> ImageDataManager:
     )
 
 
-_PLAIN = {"softmax": SoftmaxObjective, "mgn": MGNObjective, "triplet": TripletObjective}
+_KINDS: dict[str, type[Objective]] = {
+    "softmax": SoftmaxObjective,
+    "mgn": MGNObjective,
+    "triplet": TripletObjective,
+    "margin_softmax": MarginSoftmaxObjective,
+    "std": STDObjective,
+    "compatible": CompatibleObjective,
+}
 
 
 def model_loss(config: CfgNode) -> str:
     """What the objective of ``loss.name`` asks a model to be built for."""
-    kinds: dict[str, type[Objective]] = {**_PLAIN, "std": STDObjective}
-    return kinds[config.loss.name].model_loss
+    return _KINDS[config.loss.name].model_loss
 
 
 def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Objective:
-    """The objective ``loss.name`` stands for.
+    """The objective ``loss.name`` stands for, but for ``compatible``, which :func:`build_engine` makes.
 
     Args:
         config: the configuration.
@@ -68,18 +88,44 @@ def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Obje
         datamanager: its images.
     """
     if config.loss.name == "std":
-        return build_distillation(config, _plain_objective(config, config.std.objective), model, datamanager)
-    return _plain_objective(config, config.loss.name)
+        base = _plain_objective(config, config.std.objective, model, datamanager)
+        return build_distillation(config, base, model, datamanager)
+    return _plain_objective(config, config.loss.name, model, datamanager)
 
 
-def _plain_objective(config: CfgNode, name: str) -> Objective:
+def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: Any) -> Objective:
     loss = config.loss
     if name == "softmax":
         return SoftmaxObjective(loss.softmax.label_smooth)
     if name == "mgn":
         return MGNObjective(loss.mgn.margin, loss.mgn.label_smooth)
+    if name == "margin_softmax":
+        dim = descriptor_dim(model, InputStyle.of(datamanager))
+        return MarginSoftmaxObjective(
+            datamanager.num_train_pids, dim, loss.margin_softmax.scale, loss.margin_softmax.margin
+        )
     triplet = loss.triplet
     return TripletObjective(triplet.margin, triplet.weight_t, triplet.weight_x, loss.softmax.label_smooth)
+
+
+def _model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
+    model = build_model(config, datamanager.num_train_pids, model_loss(config))
+    if config.loss.name != "compatible":
+        return model, build_objective(config, model, datamanager)
+    compat, style = config.compat, InputStyle.of(datamanager)
+    if config.test.evaluate:  # a test asks for no losses
+        return model, BesideObjective(None)
+    source = OldSource(config, datamanager)
+    dim = descriptor_dim(model, style)
+    if compat.embedding == "match" and dim != source.side.dim:
+        config = config.clone()
+        config.defrost()
+        config.model.embedding = dim = source.side.dim
+        model = build_model(config, datamanager.num_train_pids, model_loss(config))
+    base = None
+    if compat.objective != "none":
+        base = _plain_objective(config, compat.objective, model, datamanager)
+    return model, build_compatible(config, base, model, datamanager, source, dim)
 
 
 def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
@@ -174,8 +220,7 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: 
 
 def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
     """Builds model, objective, optimiser, scheduler and the engine that drives them."""
-    model = build_model(config, datamanager.num_train_pids, model_loss(config))
-    objective = build_objective(config, model, datamanager)
+    model, objective = _model_and_objective(config, datamanager)
     optimizer = build_optimizer(config, model, objective)
     return ImagePTLEngine(
         datamanager,

@@ -1,19 +1,13 @@
 """Turns a configuration into a distillation: the teacher, what it wants to see, and the objective."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from .. import host
-from ..config import ConfigError
 from ..engines import FrozenModel, InputStyle, Objective, STDObjective, projection_of, tabulate
-from ..models import available_models
-from ..runtime.checkpoint import load_checkpoint
-from ..runtime.seeding import random_state_kept
-from ..runtime.weights import LoadReport, load_weights
+from .frozen import frozen_network, style_of
 
 
 def build_distillation(config: CfgNode, base: Objective, student: nn.Module, datamanager: Any) -> STDObjective:
@@ -46,41 +40,11 @@ def build_teacher(config: CfgNode, given: InputStyle) -> FrozenModel:
         config: the configuration.
         given: how the student gets its images.
     """
-    std, trained = config.std, {}
-    if not config.test.evaluate:  # a test of the student needs no teacher worth its name
-        trained = load_checkpoint(std.teacher_weights).get("config", {})
-    options: dict[str, Any] = {"num_classes": 1, "loss": "softmax", "pretrained": False, "use_gpu": config.use_gpu}
-    if std.teacher in available_models() and not trained.get("ptl", {}).get("cells", True):
-        options["version"] = 0
-    with random_state_kept():
-        network = host.models()[std.teacher](**options)
-    if not config.test.evaluate:
-        report = load_weights(network, std.teacher_weights)
-        _require_whole(std.teacher, std.teacher_weights, report)
-        print(f"Teacher {std.teacher}, {std.teacher_weights}: {len(report.matched)} entries loaded")
+    std = config.std
+    # a test of the student needs no teacher worth its name
+    weights = "" if config.test.evaluate else std.teacher_weights
+    network, content = frozen_network("teacher", std.teacher, weights, config.use_gpu)
+    trained = content.get("config", {}).get("data", {})
+    wants = style_of((std.height, std.width), std.norm_mean, std.norm_std, trained, given)
     device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
-    return FrozenModel(network, _wants(std, given, trained.get("data", {})), given, device, config.train.channels_last)
-
-
-def _wants(std: CfgNode, given: InputStyle, trained: Mapping[str, Any]) -> InputStyle:
-    """How the teacher wants its images: as is said, else as its checkpoint says, else as the student gets them."""
-    mean, spread = std.norm_mean, std.norm_std
-    if not any(spread):
-        mean, spread = trained.get("norm_mean", given.mean), trained.get("norm_std", given.std)
-    return InputStyle(
-        std.height or trained.get("height", given.height),
-        std.width or trained.get("width", given.width),
-        tuple(mean),
-        tuple(spread),
-    )
-
-
-def _require_whole(name: str, weights: str, report: LoadReport) -> None:
-    """A teacher with some layers as they were born would teach noise."""
-    lacking = [entry for entry in report.missing if not entry.startswith("classifier")]
-    if lacking:
-        raise ConfigError(
-            f"{weights} does not fill the teacher {name}: {len(lacking)} entries are missing or of another shape, "
-            f"{', '.join(lacking[:3])} for example. Give std.teacher_weights a checkpoint of a training of {name}, or "
-            "std.teacher the model the weights were trained with"
-        )
+    return FrozenModel(network, wants, given, device, config.train.channels_last)

@@ -34,7 +34,8 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         sources = _names(kwargs.get("sources"))
         targets = sources if kwargs.get("targets") is None else _names(kwargs["targets"])  # as the host does
         check_use(sources, targets, kwargs.get("combineall", False))
-        check_folders(kwargs.get("root", ""), [*sources, *targets])
+        self.root = kwargs.get("root", "")
+        check_folders(self.root, [*sources, *targets])
         if kwargs.get("k_tfm", 1) != 1:
             raise ValueError(f"data.k_tfm is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
         self.train_loader: DataLoader

@@ -34,7 +34,7 @@ class Objective(nn.Module):
             engine: an ``ImagePTLEngine``, whose ``epoch`` counts from 0.
         """
 
-    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
         """What a frozen model says of a batch, for objectives that compare with one; asked before each step.
 
         Args:
@@ -42,7 +42,7 @@ class Objective(nn.Module):
             batch: the rest of the loader's batch, paths for example.
 
         Returns:
-            Features (N, D) without gradient, or None.
+            What the objective's own ``forward`` wants, features (N, D) without gradient for example; or None.
         """
         return None
 
@@ -50,7 +50,7 @@ class Objective(nn.Module):
         """Tells the frozen model of one run from another's; empty without one."""
         return ""
 
-    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
         """Maps a batch to weighted terms; the engine minimises their sum.
 
         Args:
@@ -72,7 +72,7 @@ class SoftmaxObjective(Objective):
         super().__init__()
         self.smoothing = 0.1 if label_smooth else 0.0
 
-    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
         """Returns the term ``loss_x``."""
         return {"loss_x": _cross_entropy(outputs.logits, pids, self.smoothing)}
 
@@ -101,7 +101,7 @@ class TripletObjective(Objective):
         self.margin, self.weight_t, self.weight_x = margin, weight_t, weight_x
         self.smoothing = 0.1 if label_smooth else 0.0
 
-    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
         """Returns the terms ``loss_t`` and ``loss_x``, those whose weight is above zero."""
         terms = {}
         if self.weight_t > 0:

@@ -1,6 +1,5 @@
 """Student-Teacher Distillation: its objective and its engine."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from ..losses.std import check_lambda, feature_distance
 from ..runtime.seeding import random_state_kept
-from ..runtime.weights import unwrap
+from .beside import BesideObjective, descriptor_dim
 from .engine import ImagePTLEngine
 from .feature_table import FeatureTable, tabulate
 from .frozen import FrozenModel, InputStyle
@@ -17,7 +16,7 @@ from .objectives import Objective, SoftmaxObjective, Terms
 from .outputs import Outputs
 
 
-class STDObjective(Objective):
+class STDObjective(BesideObjective):
     """The student's own objective, and the distance of its feature to the teacher's.
 
     Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]: (1 - lambda) cross-entropy + lambda L1. Another
@@ -37,8 +36,6 @@ class STDObjective(Objective):
         ValueError: ``lambda_`` outside [0, 1].
     """
 
-    model_loss = "triplet"
-
     def __init__(
         self,
         teacher: FrozenModel,
@@ -47,12 +44,10 @@ class STDObjective(Objective):
         projection: nn.Module | None = None,
         table: FeatureTable | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(base or SoftmaxObjective(label_smooth=False))
         check_lambda(lambda_)
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
-        self.base = base or SoftmaxObjective(label_smooth=False)
         self.projection = projection
-        self._seen_by_base: int | None = None
 
     def prepare(self, student: nn.Module, style: InputStyle) -> None:
         """Checks the student against the teacher, before a step is made.
@@ -64,16 +59,13 @@ class STDObjective(Objective):
         Raises:
             ValueError: it gives no features, or of another dimension than the teacher's.
         """
-        plain: Any = unwrap(student)
-        self._seen_by_base = getattr(plain, "triplet_parts", None)
-        dim = student_dim(student, style)
-        if self.projection is None and dim != self.teacher.dim:
+        super().prepare(student, style)
+        if self.projection is None and self.dim != self.teacher.dim:
             raise ValueError(
-                f"The student's feature has {dim} dimensions and the teacher's {self.teacher.dim}. Learn a projection "
-                "with std.projection linear (dropped after training), or choose a teacher of the same dimension"
+                f"The student's feature has {self.dim} dimensions and the teacher's {self.teacher.dim}. Learn a "
+                "projection with std.projection linear (dropped after training), or choose a teacher of the same "
+                "dimension"
             )
-        if self._seen_by_base:
-            plain.all_parts = True
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         """The teacher's features of a batch."""
@@ -86,15 +78,14 @@ class STDObjective(Objective):
         """The teacher's."""
         return self.teacher.fingerprint() if self.lambda_ > 0 else ""
 
-    def forward(self, outputs: Outputs, pids: Tensor, reference: Tensor | None = None) -> Terms:
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
         """Returns the terms of the base objective and ``loss_std``, those whose weight is above zero."""
         terms: Terms = {}
         if self.lambda_ < 1:
-            own = self.base(Outputs(outputs.logits, outputs.features[: self._seen_by_base]), pids)
+            own = self.own_terms(outputs, pids)
             terms |= {name: (1 - self.lambda_) * term for name, term in own.items()}
         if self.lambda_ > 0:
-            assert reference is not None
-            feature = torch.cat(outputs.features, dim=1)
+            feature = self.descriptor(outputs)
             if self.projection is not None:
                 feature = self.projection(feature.float())
             terms["loss_std"] = self.lambda_ * feature_distance(feature, reference)
@@ -165,34 +156,6 @@ class ImageSTDEngine(ImagePTLEngine):
             objective.table = tabulate(teacher, datamanager, "teacher", self.precision)
 
 
-def student_dim(student: nn.Module, style: InputStyle) -> int:
-    """Dimension of the features a student gives in training; tried on a copy, which leaves no trace.
-
-    Args:
-        student: built with ``loss='triplet'``; of an MGN, all eight parts count.
-        style: of the images it will get.
-
-    Raises:
-        ValueError: it gives no features.
-    """
-    plain = unwrap(student)
-    with random_state_kept(), torch.no_grad():
-        tried: Any = copy.deepcopy(plain).train()
-        tried.all_parts = True  # of an MGN; nobody else asks
-        device = next(tried.parameters()).device
-        try:
-            out = Outputs.of(tried(torch.rand(2, 3, style.height, style.width, device=device)), "triplet")
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{type(plain).__name__} gives no features in training, which distillation needs ({error}). Build the "
-                "student with loss='triplet', and choose a model that supports it"
-            ) from error
-    if any(feature.dim() != 2 for feature in out.features):
-        shapes = [tuple(feature.shape) for feature in out.features]
-        raise ValueError(f"{type(plain).__name__} gives features of shapes {shapes}; distillation needs (N, D)")
-    return sum(feature.shape[1] for feature in out.features)
-
-
 def projection_of(student: nn.Module, teacher: FrozenModel, style: InputStyle) -> nn.Linear:
     """A linear map from a student's feature to a teacher's dimension [ours], learned during the distillation.
 
@@ -200,4 +163,4 @@ def projection_of(student: nn.Module, teacher: FrozenModel, style: InputStyle) -
     """
     device = next(student.parameters()).device
     with random_state_kept():  # the plain training, which lambda 0 is, draws nothing here
-        return nn.Linear(student_dim(student, style), teacher.dim).to(device)
+        return nn.Linear(descriptor_dim(student, style), teacher.dim).to(device)

@@ -25,11 +25,22 @@ class CompatibleLoss(nn.Module):
         needs: names of tensors without which the loss cannot be computed.
         accepts: names of tensors it uses when they are given.
         weight: factor of the loss beside the new model's own, where a source names one.
+        whole_batch: whether it wants images without an old feature too, with an old feature of zeros and ``image_ids``
+            -1; else they are left out before it is called.
     """
 
     needs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     weight: float = 1.0
+    whole_batch: bool = False
+
+    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+        """Learns about the old model's bank, before the first batch and when identities change.
+
+        Args:
+            gallery: (G, D) old features of the training images.
+            gallery_pids: (G,) their identities.
+        """
 
     def forward(self, new: Tensor, old: Tensor, pids: Tensor, **declared: Tensor | None) -> Tensor:
         """Checks a batch and returns its loss.

@@ -34,8 +34,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         >>> credible_mask(features, torch.tensor([7, 7, 7]), keep=0.6)
         tensor([ True,  True, False])
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; the share of each class that stays lies above 0 and goes up to 1")
+    _check_keep(keep)
     if features.dim() != 2 or pids.shape != features.shape[:1]:
         raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
     check_finite(torch.cat([torch.linalg.vector_norm(exact(rows), dim=1) for rows in features.split(ROWS)]))
@@ -140,17 +139,19 @@ class MixBCTLoss(CompatibleLoss):
         num_classes: C.
         dim: D.
         credible: bool (M,) over the old model's bank, of :func:`credible_mask`; the batch then needs ``image_ids``, and
-            an image without a row there (-1) is not replaced. All are credible if None.
+            an image without a row there (-1) is not replaced. All are credible if None, until :meth:`take_gallery`.
         ratio: alpha, share of a batch that is replaced.
         scale: s; about 30 for re-ID.
         margin: m, in radians; about 0.3 for re-ID.
         seed: of the draws.
+        keep: T, share of each identity that :meth:`take_gallery` finds credible.
 
     Raises:
         ValueError: settings out of their range.
     """
 
     credible: Tensor | None
+    whole_batch = True
 
     def __init__(
         self,
@@ -161,16 +162,24 @@ class MixBCTLoss(CompatibleLoss):
         scale: float = 64.0,
         margin: float = 0.5,
         seed: int = 0,
+        keep: float = 0.9,
     ) -> None:
         super().__init__()
         _check_ratio(ratio)
+        _check_keep(keep)
         check_margin(scale, margin)
+        self.keep = keep
         self.ratio, self.scale, self.margin = ratio, scale, margin
         self.classes = nn.Parameter(torch.empty(num_classes, dim))
         nn.init.normal_(self.classes, std=0.01)
         self.register_buffer("credible", credible, persistent=False)
         self.needs = () if credible is None else ("image_ids",)
         self.generator = torch.Generator().manual_seed(seed)
+
+    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+        """Finds the credible old features."""
+        self.credible = credible_mask(gallery, gallery_pids, self.keep).to(self.classes.device)
+        self.needs = ("image_ids",)
 
     def loss(self, new: Tensor, old: Tensor, pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """Returns :func:`mixbct_loss` of the batch."""
@@ -212,6 +221,11 @@ def _unit_blocks(features: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, max(len(features), 1), ROWS):
         part = slice(start, start + ROWS)
         yield part, unit(features[part].detach().double())
+
+
+def _check_keep(keep: float) -> None:
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}; the share of each class that stays lies above 0 and goes up to 1")
 
 
 def _check_ratio(ratio: float) -> None:

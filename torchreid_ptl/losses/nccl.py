@@ -86,6 +86,10 @@ class NCCLLoss(CompatibleLoss):
         self.register_buffer("queue_pids", torch.zeros(queue_size, dtype=torch.long))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
+    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+        """Empties the queue, whose identities are others now."""
+        self.seen.zero_()
+
     def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns :func:`nccl_loss` of the batch; in training its old features enter the queue."""
         check_dimensions(new, self.queue)

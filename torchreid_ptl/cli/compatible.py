@@ -1,0 +1,74 @@
+"""Turns a configuration into backward-compatible training: its losses and its objective."""
+
+from typing import Any
+
+from torch import nn
+from yacs.config import CfgNode
+
+from .. import losses
+from ..engines import CompatibleObjective, InputStyle, Objective, OldSide
+from ..losses import CompatibleLoss
+from .old_side import OldSource
+
+
+def build_compatible(
+    config: CfgNode, base: Objective | None, model: nn.Module, datamanager: Any, source: OldSource, dim: int
+) -> CompatibleObjective:
+    """The objective of ``loss.name compatible``, checked against the new model.
+
+    Args:
+        config: the configuration.
+        base: the new model's own objective; None for none.
+        model: the new model.
+        datamanager: of its images.
+        source: the old side.
+        dim: of the new model's descriptor.
+
+    Raises:
+        ValueError: dimensions differ without a rule, or a loss lacks what it needs.
+    """
+    compat = config.compat
+    rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
+    common = source.side.fit(dim, rule)
+    built = {name: build_loss(name, config, source.side, common) for name in compat.losses}
+    weights = {name: compat[name].weight for name in built}
+    objective = CompatibleObjective(built, source.side, weights, base, rule)
+    objective.prepare(model, InputStyle.of(datamanager))
+    return objective
+
+
+def build_loss(name: str, config: CfgNode, old: OldSide, dim: int) -> CompatibleLoss:
+    """The loss of a name in ``compat.losses``.
+
+    Args:
+        name: one of them.
+        config: the configuration.
+        old: the old side.
+        dim: in which features are compared.
+    """
+    own = config.compat[name]
+    if name == "l2":
+        return losses.L2Loss(own.t)
+    if name == "bct":
+        if own.prototypes == "classifier" or (own.prototypes == "auto" and old.old_classifier is not None):
+            return losses.BCTLoss("classifier", own.scale)
+        return losses.BCTLoss("means", own.scale)
+    if name in ("contrastive", "ract"):
+        shared = config.compat.contrastive
+        kind = losses.ContrastiveLoss if name == "contrastive" else losses.RACTLoss
+        return kind(shared.tau, shared.negatives or None)
+    if name == "nccl":
+        return losses.NCCLLoss(dim, own.queue, own.tau)
+    if name == "unibct":
+        return losses.UniBCTLoss(own["lambda"], own.tau, own.scale)
+    if name == "lce":
+        return losses.LCELoss(own.align)
+    if name == "advbct":
+        return losses.AdvBCTLoss(dim, 256, own.elasticity, own.reversal, own.boundary)
+    if name == "mixbct":
+        return losses.MixBCTLoss(
+            old.num_classes, dim, None, own.ratio, own.scale, own.margin, config.train.seed, own.keep
+        )  # fmt: skip
+    return losses.RBCLoss(
+        own.gallery, own.tau, own.dgr, own.other_camera, own.neighbours, own.lift_limit, own.restore_from
+    )  # fmt: skip

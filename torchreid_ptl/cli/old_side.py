@@ -1,0 +1,86 @@
+"""Turns a configuration into the old side of a training: the old model, or a file of its features."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from ..data.bank import OldFeatureBank, names_of
+from ..data.in_order import root_of, training_images
+from ..engines import InputStyle, OldModel, OldSide, build_bank
+from .frozen import frozen_network, style_of
+
+BANK = "old_features.npy"
+
+
+class OldSource:
+    """Where old features come from, before the new model is built.
+
+    Args:
+        config: the configuration.
+        datamanager: of the training.
+
+    Attributes:
+        model: the old model; None when only its features are left.
+        side: the old side of the training images.
+
+    Raises:
+        ConfigError: weights that do not fill the old model, or an old classifier that is asked for and not known.
+        BankError: a bank or file of something else.
+    """
+
+    def __init__(self, config: CfgNode, datamanager: Any) -> None:
+        compat = config.compat
+        self.model = None if compat.features else build_old_model(config, InputStyle.of(datamanager))
+        classes = self._classes(compat, datamanager)
+        classifier = self.model.classifier if self.model and classes is not None else None
+        device = "cuda" if config.use_gpu and torch.cuda.is_available() else "cpu"
+        bank = self._bank(config, datamanager)
+        self.side = OldSide(bank, datamanager, classifier, classes, device, compat.rbcl.neighbours)
+
+    def _bank(self, config: CfgNode, datamanager: Any) -> OldFeatureBank:
+        compat = config.compat
+        if self.model is None:
+            names = names_of([image[0] for image in training_images(datamanager)], root_of(datamanager))
+            bank = OldFeatureBank.of_file(compat.features, names)
+            print(f"Old features: {len(bank)} of {compat.features}")
+            return bank
+        path = Path(compat.bank) if compat.bank else Path(config.data.save_dir) / BANK
+        return build_bank(self.model, datamanager, path, keep=bool(compat.bank))
+
+    def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
+        """The old classifier's row for each training identity; None where that cannot be known or is not wanted."""
+        wanted = "bct" in compat.losses and compat.bct.prototypes != "means"
+        if not wanted:
+            return None
+        return None
+
+
+def build_old_model(config: CfgNode, given: InputStyle) -> OldModel:
+    """``compat.old`` with ``compat.old_weights``, frozen.
+
+    Args:
+        config: the configuration.
+        given: how the new model gets its images.
+
+    Raises:
+        ConfigError: the weights do not fill it.
+    """
+    compat = config.compat
+    network, content = frozen_network("old model", compat.old, compat.old_weights, config.use_gpu)
+    trained = content.get("config", {}).get("data", {})
+    size = compat.old_height, compat.old_width
+    wants = style_of(size, compat.old_norm_mean, compat.old_norm_std, trained, given)
+    device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+    old = OldModel(network, wants, device, channels_last=config.train.channels_last)
+    old.classifier = _classifier(content, old.dim)
+    return old
+
+
+def _classifier(content: Mapping[str, Any], dim: int) -> Tensor | None:
+    """Weights of a linear classifier on the descriptor, if the checkpoint has one."""
+    weights = content.get("state_dict", content).get("classifier.weight")
+    return weights if isinstance(weights, Tensor) and weights.dim() == 2 and weights.shape[1] == dim else None

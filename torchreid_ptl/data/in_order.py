@@ -1,0 +1,62 @@
+"""Images one after the other, without augmentation, as a gallery holds them."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from .reading import ReadingDataset, collate
+
+
+class _Listed:
+    """What :class:`ReadingDataset` reads: a list of images and what becomes of each."""
+
+    def __init__(self, images: Sequence[tuple[Any, ...]], transform: Any) -> None:
+        self.data, self.transform = list(images), transform
+
+
+def training_images(datamanager: Any) -> list[tuple[Any, ...]]:
+    """The training images (path, identity, camera, data set) of the host's data manager or this package's.
+
+    They are those of the loader: with pseudo labels, the images that have one.
+    """
+    dataset = datamanager.train_loader.dataset
+    return list(getattr(dataset, "dataset", dataset).train)
+
+
+def loader_in_order(
+    images: Sequence[tuple[Any, ...]],
+    height: int,
+    width: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    batch_size: int = 100,
+    workers: int = 0,
+    on_bad_image: str = "error",
+) -> DataLoader:
+    """A loader that gives each image once, in the order of the list, resized and normalised.
+
+    Args:
+        images: (path, identity, camera, ...) of each.
+        height: in pixels.
+        width: in pixels.
+        mean: of each channel, images in [0, 1].
+        std: of each channel.
+        batch_size: images in a batch.
+        workers: processes that load them.
+        on_bad_image: ``'error'`` or ``'skip'``.
+    """
+    transform = transforms.Compose(
+        [transforms.Resize((height, width)), transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
+    )
+    dataset = ReadingDataset(_Listed([(*image[:3], 0) for image in images], transform), on_bad_image)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+
+
+def root_of(datamanager: Any) -> str:
+    """The folder that holds the data sets; the host's manager forgets it: then the images' common folder."""
+    root = getattr(datamanager, "root", "")
+    return root or os.path.commonpath([os.path.dirname(os.path.abspath(i[0])) for i in training_images(datamanager)])

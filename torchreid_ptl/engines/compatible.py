@@ -1,0 +1,242 @@
+"""Backward-compatible training: its objective and its engine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.bank import OldFeatureBank
+from ..losses.compatible import CompatibleLoss
+from ..runtime.weights import unwrap
+from .beside import BesideObjective
+from .engine import ImagePTLEngine
+from .frozen import InputStyle
+from .objectives import Objective, SoftmaxObjective, Terms
+from .old import OldModel, build_bank
+from .old_side import OldBatch, OldSide, resized
+from .outputs import Outputs
+
+OF_BATCH = ("image_ids", "camids")
+OF_SET = (
+    "class_means", "old_classifier", "old_classes", "gallery", "gallery_pids", "gallery_image_ids", "gallery_camids",
+    "neighbours",
+)  # fmt: skip
+
+
+class CompatibleObjective(BesideObjective):
+    """The new model's own objective, and weighted losses that tie its descriptor to the old model's.
+
+    Total = own terms + sum of weight * loss. Images without an old feature count for the own terms only, but for losses
+    that want the whole batch.
+
+    Args:
+        losses: the compatible losses by the names their terms get: ``loss_<name>``.
+        old: the old side of the training images.
+        weights: of the losses by name; those not named have the loss's own ``weight``.
+        base: the new model's own objective; None when a loss stands in its place (:class:`MixBCTLoss`).
+        dimensions: where new and old descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
+
+    Raises:
+        ValueError: no losses, a weight for no loss, or a negative one.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, CompatibleLoss],
+        old: OldSide,
+        weights: Mapping[str, float] | None = None,
+        base: Objective | None = None,
+        dimensions: str = "error",
+    ) -> None:
+        super().__init__(base)
+        self.losses, self.old, self.dimensions = nn.ModuleDict(losses), old, dimensions
+        own = {name: loss.weight for name, loss in losses.items()}
+        self.weights = {**own, **(weights or {})}
+        self._network: Any = None
+        foreign = self.weights.keys() - own.keys()
+        if not own or foreign or min(self.weights.values()) < 0:
+            raise ValueError(
+                f"Backward-compatible training needs at least one loss and weights from 0 of these losses; got losses "
+                f"{', '.join(own) or 'none'} and weights {self.weights}"
+            )
+
+    def prepare(self, network: nn.Module, style: InputStyle) -> None:
+        """Checks the new model against the old side, and shows the old side to the losses.
+
+        Args:
+            network: the model to be trained.
+            style: of the images it will get.
+
+        Raises:
+            ValueError: it gives no features, or dimensions differ and no rule was declared; a loss needs something
+                that this training does not have.
+        """
+        super().prepare(network, style)
+        self.dim = self.old.fit(self.dim, self.dimensions)
+        self._network = [unwrap(network)]  # in a list: it is no part of this module
+        self._show()
+        for name, loss in self.losses.items():
+            self._require(name, loss)
+
+    def begin_epoch(self, engine: Any) -> None:
+        """Lets the base objective find pseudo labels, and takes them over."""
+        super().begin_epoch(engine)
+        if self.old.take_labels(engine.datamanager):
+            self._show()
+
+    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> OldBatch:
+        """The old side of a batch: looked up, not computed."""
+        return self.old.batch(batch)
+
+    def fingerprint(self) -> str:
+        """Of the old features."""
+        return self.old.fingerprint
+
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
+        """Returns the base objective's terms, and ``loss_<name>`` of each loss whose weight is above zero."""
+        terms = self.own_terms(outputs, pids)
+        new = resized(self.descriptor(outputs), self.dim)
+        for name, loss in self.losses.items():
+            if self.weights[name] > 0:
+                terms[f"loss_{name}"] = self.weights[name] * self._term(loss, new, pids, reference)
+        return terms
+
+    def _term(self, loss: Any, new: Tensor, pids: Tensor, batch: OldBatch) -> Tensor:
+        known = batch.image_ids >= 0
+        kept = torch.ones_like(known) if loss.whole_batch else known
+        if not kept.any():
+            return new.sum() * 0.0
+        whole = bool(kept.all())  # the usual case: nothing is copied
+        new, old, pids, ids, cams = (x if whole else x[kept] for x in (new, batch.features, pids, *batch[1:]))
+        of_batch = {"image_ids": ids, "camids": cams}
+        return loss(new, old, pids, **{name: self._given(name, of_batch) for name in (*loss.needs, *loss.accepts)})
+
+    def _given(self, name: str, of_batch: Mapping[str, Tensor]) -> Tensor | None:
+        if name in of_batch:
+            return of_batch[name]
+        if name == "classifier":
+            return classifier_weights(self._network[0], self.dim)
+        found: Tensor | None = getattr(self.old, name, None)
+        return found
+
+    def _show(self) -> None:
+        for loss in self.losses.values():
+            loss.take_gallery(self.old.gallery, self.old.gallery_pids)  # type: ignore[operator]
+
+    def _require(self, name: str, loss: Any) -> None:
+        for needed in loss.needs:
+            if needed in OF_BATCH or self._given(needed, {}) is not None:
+                continue
+            raise ValueError(f"The loss {name} needs {needed}: {_REMEDIES[needed]}")
+
+
+_REMEDIES = {
+    "classifier": "the new model's classifier must be one linear layer on its descriptor, of the dimension of the "
+    "comparison; choose a plain backbone, or an embedding head (model.embedding)",
+    "old_classifier": "the weights of the old model's classifier are not known; use class means instead "
+    "(compat.bct.prototypes means)",
+    "old_classes": "which row of the old classifier stands for which training identity is not known; use class means "
+    "instead (compat.bct.prototypes means)",
+}
+
+
+class ImageCompatibleEngine(ImagePTLEngine):
+    """:class:`ImagePTLEngine` that trains a new model whose queries find their matches among old features.
+
+    Args:
+        datamanager: ``torchreid.data.ImageDataManager`` or this package's.
+        model: the new model, built with ``loss='triplet'`` so that it gives features.
+        optimizer: over its parameters and those of the losses, where they have some.
+        old: the old model: any of the host or the plugin with its weights, which sees images of the training's size;
+            an :class:`OldModel`, for one with another size or normalisation; or an :class:`OldFeatureBank`.
+        losses: the compatible losses by the names of their terms, or one of them.
+        scheduler: learning-rate scheduler; None for a constant rate.
+        use_gpu: use a GPU when there is one.
+        weights: of the losses by name; those not named have the loss's own ``weight``.
+        base: the new model's own objective; cross-entropy, smoothed as ``label_smooth`` says, if it is ``'softmax'``;
+            None when a loss stands in its place.
+        label_smooth: whether to smooth the labels by 0.1.
+        dimensions: where descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
+        bank: a .npy file that keeps the old features, to be used again by other runs; None for none.
+        old_classes: (C,) row of the old classifier for each training identity, -1 for an unknown one; for losses that
+            use the classifier of an :class:`OldModel`.
+        **options: further arguments of :class:`ImagePTLEngine`.
+
+    Raises:
+        ValueError: a model without features, dimensions that differ, a loss that lacks what it needs, or a bank of
+            something else.
+
+    Example::
+
+        old = torchreid.models.build_model('osnet_x0_25', pretrained=False)
+        load_weights(old, 'log/old/model/model-best.pth.tar')
+        new = torchreid.models.build_model('osnet_x0_25_ptl', datamanager.num_train_pids, loss='triplet')
+        optimizer = torchreid.optim.build_optimizer(new)
+        loss = torchreid.losses.RBCLoss(gallery='full', dgr='lift')
+        engine = torchreid.engine.ImageCompatibleEngine(datamanager, new, optimizer, old, loss, weights={'rbc': 5.0})
+        engine.run(save_dir='log/new', max_epoch=50)
+    """
+
+    def __init__(
+        self,
+        datamanager: Any,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        old: nn.Module | OldModel | OldFeatureBank,
+        losses: CompatibleLoss | Mapping[str, CompatibleLoss],
+        scheduler: Any = None,
+        use_gpu: bool = True,
+        *,
+        weights: Mapping[str, float] | None = None,
+        base: Objective | str | None = "softmax",
+        label_smooth: bool = True,
+        dimensions: str = "error",
+        bank: str | None = None,
+        old_classes: Tensor | None = None,
+        **options: Any,
+    ) -> None:
+        style = InputStyle.of(datamanager)
+        device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
+        if isinstance(old, nn.Module):
+            old = OldModel(old, style, device, channels_last=options.get("channels_last", False))
+        if isinstance(losses, CompatibleLoss):
+            losses = {name_of(losses): losses}
+        if isinstance(base, str):
+            base = named_base(base, label_smooth)
+        features = old if isinstance(old, OldFeatureBank) else build_bank(old, datamanager, bank)
+        classifier = getattr(old, "classifier", None) if old_classes is not None else None
+        side = OldSide(features, datamanager, classifier, old_classes, device)
+        objective = CompatibleObjective(losses, side, weights, base, dimensions).to(device)
+        objective.prepare(model, style)
+        super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
+
+
+def named_base(name: str, label_smooth: bool) -> Objective:
+    """The objective of a name.
+
+    Raises:
+        ValueError: another name than ``'softmax'``.
+    """
+    if name != "softmax":
+        raise ValueError(f"base is {name!r}; it is 'softmax', an objective of torchreid_ptl.engines, or None")
+    return SoftmaxObjective(label_smooth)
+
+
+def name_of(loss: CompatibleLoss) -> str:
+    """The name of a loss's term.
+
+    Example:
+        >>> from torchreid_ptl.losses import RBCLoss
+        >>> name_of(RBCLoss())
+        'rbc'
+    """
+    return type(loss).__name__.removesuffix("Loss").lower()
+
+
+def classifier_weights(network: nn.Module, dim: int) -> Tensor | None:
+    """(C, dim) weights of a network's classifier, where it is one linear layer on the descriptor; else None."""
+    classifier = getattr(network, "classifier", None)
+    if isinstance(classifier, nn.Linear) and classifier.in_features == dim:
+        return classifier.weight
+    return None

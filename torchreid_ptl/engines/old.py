@@ -1,0 +1,99 @@
+"""The old model, and its features of the training images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.bank import BankError, OldFeatureBank, list_digest, names_of
+from ..data.in_order import loader_in_order, root_of, training_images
+from ..runtime.seeding import random_state_kept
+from .frozen import FrozenModel, InputStyle
+from .testing import Descriptors, TestOptions, extract
+
+
+class OldModel(FrozenModel):
+    """The model that encoded the gallery: frozen, with its own size and normalisation of images.
+
+    Args:
+        network: any model of the host or the plugin, with its weights; it is put into evaluation mode for ever.
+        wants: how it wants its images; 256 x 128 pixels with ImageNet's normalisation if None.
+        device: where it works.
+        classifier: (C_old, D) weights of its classifier, for the methods that use one.
+        **options: further arguments of :class:`FrozenModel`.
+
+    Raises:
+        ValueError: the network gives no descriptor, or a classifier of another dimension.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        wants: InputStyle | None = None,
+        device: torch.device | str = "cpu",
+        classifier: Tensor | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, wants, wants, device, **options)
+        if classifier is not None and (classifier.dim() != 2 or classifier.shape[1] != self.dim):
+            raise ValueError(
+                f"The old classifier has weights {tuple(classifier.shape)} and the old descriptor {self.dim} "
+                f"dimensions; weights (C_old, {self.dim}) are wanted"
+            )
+        self.classifier = classifier
+
+    def describe(self, images: list[tuple[Any, ...]], label: str, **loading: Any) -> Descriptors:
+        """Descriptors of images, read from their files as this model wants them, never augmented.
+
+        Args:
+            images: (path, identity, camera, ...) of each.
+            label: shown beside the progress.
+            **loading: ``batch_size``, ``workers`` and ``on_bad_image`` of :func:`loader_in_order`.
+
+        Raises:
+            ValueError: no image could be read, or a descriptor is not finite; names the images.
+        """
+        wants = self.wants
+        loader = loader_in_order(images, wants.height, wants.width, wants.mean, wants.std, **loading)
+        with random_state_kept(), torch.no_grad():  # a loader draws a seed; the training goes as it would without
+            return extract(self, loader, label, self.device, TestOptions())
+
+
+def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, keep: bool = True) -> OldFeatureBank:
+    """Old features of the training images: opened where they were computed before, else computed and saved.
+
+    Args:
+        old: the old model.
+        datamanager: the host's or this package's.
+        path: a .npy file to open, or to write; None keeps them in memory only.
+        keep: a file of something else is an error; False lets it be replaced.
+
+    Raises:
+        BankError: the file is damaged, or of another model, preprocessing or list of images.
+        ValueError: a descriptor is not finite; names the image.
+    """
+    images = training_images(datamanager)
+    names = names_of([image[0] for image in images], root_of(datamanager))
+    fingerprint = list_digest(names, old.fingerprint())
+    if path is not None and Path(path).exists():
+        try:
+            bank = OldFeatureBank.load(path, fingerprint)
+            print(f"Old features: {len(bank)} of {path}")
+            return bank
+        except (BankError, FileNotFoundError) as error:
+            if keep and isinstance(error, BankError):
+                raise
+            print(f"{error}: it is replaced")
+    found = old.describe(images, "old features", **_loading(datamanager))
+    bank = OldFeatureBank(names_of(found.paths, root_of(datamanager)), torch.as_tensor(found.features), fingerprint)
+    if path is not None:
+        bank.save(path)
+        bank = OldFeatureBank.load(path, fingerprint)
+        print(f"Old features: {len(bank)} in {path}")
+    return bank
+
+
+def _loading(datamanager: Any) -> dict[str, Any]:
+    loader = datamanager.train_loader
+    return {"workers": loader.num_workers, "on_bad_image": getattr(datamanager, "on_bad_image", "error")}
