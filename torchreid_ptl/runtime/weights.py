@@ -53,7 +53,9 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], *, classifier: bool = True) -> LoadReport:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Tensor], *, classifier: bool = True, label: str = ""
+) -> LoadReport:
     """Loads what fits of a checkpoint into a model.
 
     Prefixes of wrappers are stripped; a plain backbone's checkpoint finds its place in the PTL network or MGN around
@@ -63,17 +65,17 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], *,
         model: any network, wrapped or not; one with ``adapt_state_dict`` renames the entries first.
         source: a file, or a state dict.
         classifier: False leaves the classifier out even where it fits: as many identities may be other people.
+        label: what an error calls the source; a file's name, or "the state dict", by default.
 
     Returns:
         What matched and what did not.
 
     Raises:
-        CheckpointError: nothing, or less than half of the checkpoint without its classifier, fits: it belongs to
-            another model. The model is then unchanged.
+        CheckpointError: nothing, or less than half of the checkpoint without its heads (classifier, embedding), fits:
+            it belongs to another model. The model is then unchanged.
     """
-    label = "the state dict" if isinstance(source, Mapping) else str(source)
-    content: Mapping[str, Any] = source if isinstance(source, Mapping) else load_checkpoint(source)
-    state = _plain(content.get("state_dict", content), label)
+    label = label or ("the state dict" if isinstance(source, Mapping) else str(source))
+    state = state_of(source if isinstance(source, Mapping) else load_checkpoint(source), label)
     model = unwrap(model)
     if hasattr(model, "adapt_state_dict"):
         adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = model.adapt_state_dict  # type: ignore[assignment]
@@ -93,7 +95,17 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], *,
     return report
 
 
-def _plain(state: Any, label: str) -> dict[str, Tensor]:
+def state_of(content: Mapping[str, Any], label: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, or the checkpoint itself if it is one, without prefixes of wrappers.
+
+    Args:
+        content: of a file.
+        label: what an error calls it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise CheckpointError(f"{label} holds no state dict: names of weights with their tensors")
     plain = {}
@@ -109,10 +121,15 @@ def _of_classifier(key: str) -> bool:
     return "classifier" in key
 
 
+def _of_head(key: str) -> bool:
+    """Whether an entry can fit a network it does not belong to: heads on descriptors are alike."""
+    return _of_classifier(key) or key.startswith("embedding.")
+
+
 def _require_fit(
     state: Mapping[str, Tensor], fitting: Mapping[str, Tensor], own: Mapping[str, Tensor], label: str
 ) -> None:
-    counted = {key: value.numel() for key, value in state.items() if not _of_classifier(key)}
+    counted = {key: value.numel() for key, value in state.items() if not _of_head(key)}
     matched = sum(size for key, size in counted.items() if key in fitting)
     total = sum(counted.values())
     if matched and 2 * matched >= total:
