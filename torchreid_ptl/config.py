@@ -273,6 +273,7 @@ _LEAST = {
     "sampler.num_cams": 1,
     "sampler.num_datasets": 1,
     "data.workers": 0,
+    "model.embedding": 0,
     "model.keep_last": 1,
     "sampler.num_instances": 1,
     "test.visrank_topk": 1,

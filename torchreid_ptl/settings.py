@@ -35,6 +35,7 @@ SETTINGS: dict[str, Setting] = {
     "use_gpu": Setting(True, "use a GPU when there is one"),
     # model
     "model.name": Setting("resnet50", "a model of torchreid or of this plugin"),
+    "model.embedding": _ours(0, "dimension of an embedding head on the descriptor; 0: none, or as the weights have it"),
     "model.pretrained": Setting(True, "begin from ImageNet weights, through torchreid"),
     "model.load_weights": Setting("", "weights to begin from; a plain backbone's fit its _ptl sibling"),
     "model.load_classifier": _ours(True, "take their classifier too, where it fits; False begins with a new one"),

@@ -7,7 +7,6 @@ import torchreid
 from torch import nn
 from yacs.config import CfgNode
 
-from .. import host
 from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
 from ..engines import (
@@ -24,10 +23,11 @@ from ..engines import (
     descriptor_dim,
 )
 from ..hints import hint
-from ..models import available_models, missing_weights_explained
+from ..models import available_models
 from ..runtime.weights import load_weights
 from .compatible import build_compatible
 from .distil import build_distillation
+from .networks import build_network, embedding_of, read_weights
 from .old_side import OldSource
 
 
@@ -131,12 +131,20 @@ def _model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, 
 def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
     """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
 
+    It gets the embedding head that ``model.embedding`` asks for, or that the weights have.
+
     Args:
         config: the configuration.
         num_classes: number of training identities.
         loss: what the objective asks the model to be built for.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        CheckpointError: weights of another model.
+        ConfigError: the embedding heads asked for and in the weights differ, or one is to be tested that was never
+            trained.
     """
-    name = config.model.name
+    name, asked = config.model.name, config.model
     options: dict[str, Any] = {}
     if name in available_models():
         options = {"state": config.ptl.state}
@@ -144,15 +152,22 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
             options["start"] = config.ptl.start
         if not config.ptl.cells:
             options["version"] = 0
-    # weights that are loaded anyway need no ImageNet weights before them
-    pretrained = config.model.pretrained and not config.model.load_weights
-    with missing_weights_explained(name, pretrained):
-        model = host.models()[name](
-            num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=config.use_gpu, **options
-        )
-    if config.model.load_weights:
-        report = load_weights(model, config.model.load_weights, classifier=config.model.load_classifier)
-        print(f"Loading {config.model.load_weights}\n{report}")
+    weights = read_weights(asked.load_weights) if asked.load_weights else None
+    model = build_network(
+        name,
+        num_classes,
+        loss,
+        embedding=embedding_of(config, weights),
+        # weights that are loaded anyway need no ImageNet weights before them
+        pretrained=asked.pretrained and not weights,
+        use_gpu=config.use_gpu,
+        size=(config.data.height, config.data.width),
+        **options,
+    )
+    if weights:
+        report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
+        head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
+        print(f"Loading {weights.path}{head}\n{report}")
     return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
 
 

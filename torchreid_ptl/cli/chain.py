@@ -16,6 +16,7 @@ from ..engines import CHECKPOINTS
 from ..engines.resume import different_settings
 from ..runtime.checkpoint import newest_checkpoint
 from ..runtime.files import replace_file, set_aside
+from .networks import agreed_embedding, read_weights
 from .record import left_by_a_chain, require_same, write_record
 from .report import left_by_a_run, make_room
 from .stages import Chain
@@ -40,6 +41,7 @@ def check_files(chain: Chain) -> None:
     """Looks for what the stages need: folders of data sets, and weights that no stage trains.
 
     Raises:
+        ConfigError: a stage asks for another embedding head than the weights it begins from have.
         ValueError: an unknown data set.
         FileNotFoundError: something is missing; says for which stage.
     """
@@ -50,6 +52,7 @@ def check_files(chain: Chain) -> None:
             if chain.teachers[index] is None and stage.config.loss.name == "std":
                 _require_file("std.teacher_weights", stage.config.std.teacher_weights)
             check_folders(data.root, [*data.sources, *data.targets])
+    _check_embeddings(chain)
 
 
 def prepare(chain: Chain) -> None:
@@ -153,6 +156,21 @@ def is_done(folder: Path, config: CfgNode) -> bool:
     if found is None or int(found[1].get("epoch", 0)) < config.train.max_epoch:
         return False
     return not different_settings(found[1].get("config", {}), to_dict(config))  # else going on with it says so
+
+
+def _check_embeddings(chain: Chain) -> None:
+    """Embedding heads that do not fit are found before the stages in front are trained."""
+    asked = [stage.config.model.embedding for stage in chain.stages]
+    if not any(asked):
+        return
+    dims: list[int] = []
+    for index, start in enumerate(chain.starts):
+        with _blamed(chain, index):
+            if start.stage is not None:
+                found, source = dims[start.stage], f"stage {start.stage + 1}"
+            else:
+                found, source = read_weights(start.weights).embedding if start.weights else 0, start.weights
+            dims.append(agreed_embedding(asked[index], found, source))
 
 
 def _final(chain: Chain, index: int) -> str:

@@ -7,11 +7,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from ..engines import FrozenModel, InputStyle, Objective, STDObjective, projection_of, tabulate
-from .frozen import frozen_network, style_of
+from ..runtime.seeding import random_state_kept
+from .networks import build_network, read_weights, style_of, trained_network
 
 
 def build_distillation(config: CfgNode, base: Objective, student: nn.Module, datamanager: Any) -> STDObjective:
-    """The objective of ``loss.name std``, checked against the student.
+    """The objective of ``loss.name std``, checked against the student, unless it is only tested.
 
     Args:
         config: the configuration.
@@ -27,8 +28,10 @@ def build_distillation(config: CfgNode, base: Objective, student: nn.Module, dat
     teacher = build_teacher(config, style)
     projection = projection_of(student, teacher, style) if config.std.projection == "linear" else None
     objective = STDObjective(teacher, config.std["lambda"], base, projection)
+    if config.test.evaluate:
+        return objective
     objective.prepare(student, style)
-    if config.std.cache and config.std["lambda"] > 0 and not config.test.evaluate:
+    if config.std.cache and config.std["lambda"] > 0:
         objective.table = tabulate(teacher, datamanager, "teacher", config.train.precision)
     return objective
 
@@ -40,11 +43,22 @@ def build_teacher(config: CfgNode, given: InputStyle) -> FrozenModel:
         config: the configuration.
         given: how the student gets its images.
     """
-    std = config.std
-    # a test of the student needs no teacher worth its name
-    weights = "" if config.test.evaluate else std.teacher_weights
-    network, content = frozen_network("teacher", std.teacher, weights, config.use_gpu)
-    trained = content.get("config", {}).get("data", {})
-    wants = style_of((std.height, std.width), std.norm_mean, std.norm_std, trained, given)
-    device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+    std, use_gpu = config.std, config.use_gpu
+    size = std.height, std.width
+    if config.test.evaluate:  # a test of the student needs no teacher worth its name
+        wants = style_of(size, std.norm_mean, std.norm_std, {}, given)
+        with random_state_kept():
+            network = build_network(std.teacher, use_gpu=use_gpu, size=(wants.height, wants.width))
+    else:
+        weights = read_weights(std.teacher_weights)
+        wants = style_of(size, std.norm_mean, std.norm_std, weights.config.get("data", {}), given)
+        network = trained_network(
+            "teacher",
+            std.teacher,
+            weights,
+            ("std.teacher", "std.teacher_weights"),
+            use_gpu=use_gpu,
+            size=(wants.height, wants.width),
+        )
+    device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
     return FrozenModel(network, wants, given, device, config.train.channels_last)

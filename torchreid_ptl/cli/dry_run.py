@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from .. import host
 from ..data.tiny import TinyDrawnPedestrians
 from .chain import prepare, run_stages
+from .networks import build_network, read_weights
 from .stages import Chain
 
 NAME = "drawn_pedestrians_tiny"
@@ -78,9 +78,16 @@ def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
 
 
 def _taught(tried: CfgNode, path: Path) -> CfgNode:
-    """Gives a run that needs one a teacher that has learnt nothing."""
+    """Gives a run that needs one a teacher that has learnt nothing, with an embedding head if its own has one."""
+    std = tried.std
     if tried.loss.name == "std":
-        teacher = host.models()[tried.std.teacher](num_classes=1, loss="softmax", pretrained=False, use_gpu=False)
+        own = std.teacher_weights
+        teacher = build_network(
+            std.teacher,
+            embedding=read_weights(own).embedding if Path(own).is_file() else 0,
+            use_gpu=False,
+            size=(std.height or tried.data.height, std.width or tried.data.width),
+        )
         torch.save(teacher.state_dict(), path)
         tried.defrost()
         tried.std.teacher_weights = str(path)

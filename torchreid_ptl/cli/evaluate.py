@@ -102,7 +102,7 @@ def configure_test(
     if weights:  # whatever the configuration of the training began or went on from
         from_imagenet = weights == "imagenet"
         options += ["model.load_weights", "" if from_imagenet else weights, "model.resume", ""]
-        options += ["model.pretrained", str(from_imagenet)]
+        options += ["model.pretrained", str(from_imagenet), "model.embedding", "0"]  # which goes by the weights
     # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
     config = configure(asked_for(parsed, [*options, *parsed.opts], parsed.targets))
     config.defrost()

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from ..data.bank import OldFeatureBank, names_of
 from ..data.in_order import root_of, training_images
 from ..engines import InputStyle, OldModel, OldSide, build_bank
-from .frozen import frozen_network, style_of
+from .networks import read_weights, style_of, trained_network
 
 BANK = "old_features.npy"
 
@@ -70,17 +70,19 @@ def build_old_model(config: CfgNode, given: InputStyle) -> OldModel:
         ConfigError: the weights do not fill it.
     """
     compat = config.compat
-    network, content = frozen_network("old model", compat.old, compat.old_weights, config.use_gpu)
-    trained = content.get("config", {}).get("data", {})
+    weights = read_weights(compat.old_weights)
     size = compat.old_height, compat.old_width
+    trained = weights.config.get("data", {})
     wants = style_of(size, compat.old_norm_mean, compat.old_norm_std, trained, given)
+    keys, size = ("compat.old", "compat.old_weights"), (wants.height, wants.width)
+    network = trained_network("old model", compat.old, weights, keys, use_gpu=config.use_gpu, size=size)
     device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
     old = OldModel(network, wants, device, channels_last=config.train.channels_last)
-    old.classifier = _classifier(content, old.dim)
+    old.classifier = _classifier(weights.state, old.dim)
     return old
 
 
-def _classifier(content: Mapping[str, Any], dim: int) -> Tensor | None:
-    """Weights of a linear classifier on the descriptor, if the checkpoint has one."""
-    weights = content.get("state_dict", content).get("classifier.weight")
-    return weights if isinstance(weights, Tensor) and weights.dim() == 2 and weights.shape[1] == dim else None
+def _classifier(state: Mapping[str, Tensor], dim: int) -> Tensor | None:
+    """Weights (C_old, dim) of a linear classifier on the descriptor, if a state dict has one."""
+    weights = state.get("classifier.weight")
+    return weights if weights is not None and weights.dim() == 2 and weights.shape[1] == dim else None
