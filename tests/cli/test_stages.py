@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from torchreid_ptl.cli.chain import check_files, check_settings, described, settings_of
 from torchreid_ptl.cli.main import configure, configure_chain, parse
 from torchreid_ptl.cli.stages import plan
-from torchreid_ptl.cli.starts import Start, find_starts, find_teachers, fits
+from torchreid_ptl.cli.starts import Start, find_references, find_starts, fits
 from torchreid_ptl.config import ConfigError, default_config, load_config, read_file, to_dict
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "chains.md").read_text()
@@ -238,16 +238,44 @@ def student(model, loss="softmax", **std):
                     "std": {"teacher": "big", "teacher_weights": "", **std}})  # fmt: skip
 
 
+def references(*configs):
+    return find_references(configs, [f"s{number}" for number in range(1, len(configs) + 1)])
+
+
 def test_the_teacher_is_the_nearest_earlier_stage_of_its_name():
     chain = [student("big"), student("big"), student("small"), student("small", "std"), student("big")]
-    assert find_teachers(chain) == [None, None, None, 1, None]
-    assert find_teachers([student("small", "std", teacher_weights="big.pth")]) == [None]
+    assert references(*chain) == [{}, {}, {}, {"std.teacher_weights": 1}, {}]
+    assert references(student("small", "std", teacher_weights="big.pth")) == [{}]
     with pytest.raises(ConfigError, match=r"Stage 2 learns from the teacher 'big' .*Set std.teacher_weights to a file"):
-        find_teachers([student("small"), student("small", "std"), student("big")])
+        references(student("small"), student("small", "std"), student("big"))
 
 
-def test_without_the_settings_of_a_teacher_there_is_none():
-    assert find_teachers([default_config()]) == [None]
+def test_a_plain_run_needs_no_other_stage():
+    assert references(default_config()) == [{}]
+
+
+def compatible(model="new", old="old", **compat):
+    names = {"old": old, "old_weights": "old.pth", "independent": "", **compat}
+    return CfgNode({**student(model, "compatible"), "compat": names})
+
+
+def test_old_and_independent_models_are_named_stages_or_files():
+    chain = [student("old"), student("new"), compatible(old_weights="s1", independent="s2"), compatible()]
+    assert references(*chain) == [{}, {}, {"compat.old_weights": 0, "compat.independent": 1}, {}]
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ([compatible(old_weights="s2"), student("old")], r"Stage 1 needs weights of 'old' and names stage 2 \('s2'\)"),
+        ([student("other"), compatible(old_weights="s1")], "which has the model 'other'; name an earlier stage"),
+        ([student("old"), compatible(independent="s1")], "needs weights of 'new' and names stage 1"),
+        ([compatible(old_weights="s1")], "name an earlier stage that trains 'old', or a file"),
+    ],
+)
+def test_a_stage_that_cannot_be_the_old_model(chain, said):
+    with pytest.raises(ConfigError, match=said):
+        references(*chain)
 
 
 def test_settings_and_words_of_a_stage(chain_of):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from ..config import ConfigError, to_dict, validate
+from ..config import ConfigError, get, to_dict, validate
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
 from ..engines.resume import different_settings
@@ -20,10 +20,12 @@ from .networks import agreed_embedding, read_weights
 from .record import left_by_a_chain, require_same, write_record
 from .report import left_by_a_run, make_room
 from .stages import Chain
-from .starts import final_weights, trains
+from .starts import INDEPENDENT, OLD, TEACHER, final_weights, trains
 from .summary import summarise
 
 Run = Callable[[CfgNode], Any]
+REFERENCES = {"std": (TEACHER,), "compatible": (OLD, INDEPENDENT, "compat.features", "compat.old_images")}
+"""By the name of the loss, the settings that name files besides the weights a stage begins from."""
 
 
 def check_settings(chain: Chain) -> None:
@@ -49,8 +51,9 @@ def check_files(chain: Chain) -> None:
         data, start = stage.config.data, chain.starts[index]
         with _blamed(chain, index):
             _require_file("model.load_weights", start.weights)
-            if chain.teachers[index] is None and stage.config.loss.name == "std":
-                _require_file("std.teacher_weights", stage.config.std.teacher_weights)
+            for key in REFERENCES.get(stage.config.loss.name, ()):
+                if key not in chain.references[index]:
+                    _require_file(key, get(stage.config, key))
             check_folders(data.root, [*data.sources, *data.targets])
     _check_embeddings(chain)
 
@@ -98,7 +101,7 @@ def run_stages(chain: Chain, run: Run) -> None:
 def _outdate(chain: Chain, index: int) -> None:
     """Moves aside what later stages made of the weights of one that is about to be trained."""
     for later in range(index + 1, len(chain.stages)):
-        if index in (chain.starts[later].stage, chain.teachers[later]):
+        if index in (chain.starts[later].stage, *chain.references[later].values()):
             place = chain.place(later)
             set_aside(place, [*left_by_a_run(place), CHECKPOINTS])
             _outdate(chain, later)
@@ -121,20 +124,21 @@ def stop_explained(chain: Chain) -> Iterator[None]:
 
 def settings_of(chain: Chain, index: int, resume: bool = False) -> CfgNode:
     """What a stage runs with: its settings, and the weights of earlier stages."""
-    config, start, teacher = chain.stages[index].config.clone(), chain.starts[index], chain.teachers[index]
+    config, start = chain.stages[index].config.clone(), chain.starts[index]
     config.defrost()
     config.model.load_weights = start.weights if start.stage is None else _final(chain, start.stage)
     config.model.load_classifier = start.classifier
     config.model.resume = "auto" if resume else ""
-    if teacher is not None:
-        config.std.teacher_weights = _final(chain, teacher)
+    for key, stage in chain.references[index].items():
+        section, name = key.split(".")
+        config[section][name] = _final(chain, stage)
     config.freeze()
     return config
 
 
 def described(chain: Chain, index: int) -> str:
     """In words: what a stage trains, on what, from what."""
-    config, start, teacher = chain.stages[index].config, chain.starts[index], chain.teachers[index]
+    config, start = chain.stages[index].config, chain.starts[index]
     does = f"trains {config.model.name} on {', '.join(config.data.sources)}"
     if not trains(config):
         does = f"tests {config.model.name}"
@@ -142,7 +146,9 @@ def described(chain: Chain, index: int) -> str:
     if start.stage is not None:
         kept = "with its classifier where it fits" if start.classifier else "with a new classifier"
         source = f"{_final(chain, start.stage)} (stage {start.stage + 1}), {kept}"
-    learns = "" if teacher is None else f"; its teacher is {_final(chain, teacher)} (stage {teacher + 1})"
+    learns = "".join(
+        f"; {key} is {_final(chain, stage)} (stage {stage + 1})" for key, stage in chain.references[index].items()
+    )
     return f"{does}, beginning from {source}{learns}"
 
 
@@ -180,7 +186,8 @@ def _final(chain: Chain, index: int) -> str:
 def _require_elsewhere(chain: Chain, moved: Sequence[str]) -> None:
     """Weights that a stage needs must not be among what is moved out of its way."""
     for start, stage in zip(chain.starts, chain.stages, strict=True):
-        for weights in (start.weights, stage.config.std.teacher_weights):
+        named = [get(stage.config, key) for key in REFERENCES.get(stage.config.loss.name, ())]
+        for weights in (start.weights, *named):
             parents = Path(weights).resolve().parents
             if weights and any((chain.folder / name).resolve() in parents for name in moved):
                 raise ConfigError(

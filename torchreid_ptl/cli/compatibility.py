@@ -5,24 +5,20 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from yacs.config import CfgNode
 
 from ..config import ConfigError
-from ..engines import told
-from ..engines.testing import LONG_WORK
-from ..evaluation import compatibility, version_matrix
 from ..evaluation.backfill import check_fractions
 from ..evaluation.unit import DIMENSIONS
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
-from .compatibility_page import SHOWN, Measured, Update
 from .compatibility_report import leave
-from .evaluate import FILES, asked_for, configure_test
+from .evaluate import asked_for, configure_test
 from .main import answered, configure, log_to, release_keys, until_a_key
+from .measured import FRACTIONS, measure
 from .report import make_room, overwritten, write_config
+from .tested import FILES
 from .versions import (
     INDEPENDENT,
     Version,
@@ -114,7 +110,7 @@ def compare(parsed: argparse.Namespace) -> None:
     with log_to(folder, "test"):
         versions = versions or describe(configs, parsed.dimensions)
         check_same_images(versions)
-        targets = [_measure(target, versions, config, parsed.dimensions, parts) for target in versions[0].sides]
+        targets = [measure(target, versions, config, parsed.dimensions, parts) for target in versions[0].sides]
         files = [path for group in (*parsed.features, parsed.independent) for path in group]
         make_room(folder, overwritten(folder, files))
         write_config(config, folder)
@@ -196,38 +192,11 @@ def _refuse(config: CfgNode) -> None:
 
 
 def _read_fractions(parsed: argparse.Namespace) -> tuple[float, ...]:
-    texts = parsed.fractions or ("0", "0.25", "0.5", "0.75", "1")
+    if not parsed.fractions:
+        return FRACTIONS
+    texts = parsed.fractions
     try:
         given = [float(text) for text in texts]
     except ValueError as error:
         raise ConfigError(f"--fractions takes numbers from 0 to 1; got {' '.join(texts)}") from error
     return check_fractions(given)
-
-
-def _measure(
-    target: str, versions: Sequence[Version], config: CfgNode, rule: str, parts: tuple[float, ...]
-) -> Measured:
-    sides = {version.name: version.sides[target] for version in versions}
-    features = {name: (query.features, gallery.features) for name, (query, gallery) in sides.items()}
-    alone = features.pop(INDEPENDENT, None)
-    # the images are the same, but not every version needs to know their files
-    query, gallery = max(sides.values(), key=lambda pair: bool(pair[0].paths and pair[1].paths))
-    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
-    long = len(query.pids) * len(gallery.pids) > LONG_WORK
-    options: dict[str, Any] = {
-        "dimensions": rule,
-        "on_no_match": config.eval.no_match,
-        "memory_mb": config.eval.memory_mb,
-        "device": torch.device("cuda" if config.use_gpu else "cpu"),
-    }
-    matrix = version_matrix(features, *labels, **options, progress=told(f"{target}: all pairs") if long else None)
-    print(f"{target}\n{matrix}")
-    updates, names = [], list(features)
-    for old, new in zip(names[:-1], names[1:], strict=True):
-        progress = told(f"{target}: {old} to {new}") if long else None
-        options |= {"fractions": parts, "seed": config.train.seed, "return_top": SHOWN, "progress": progress}
-        best = alone if new == names[-1] else None
-        result = compatibility(*features[new], *features[old], *labels, independent=best, **options)
-        updates.append(Update(old, new, result))
-        print(f"{target}, {old} to {new}\n{result}")
-    return Measured(target, query, gallery, matrix, updates, first_camera=int(target != FILES))

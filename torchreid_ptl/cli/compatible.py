@@ -32,7 +32,7 @@ def build_compatible(
     common = source.side.fit(dim, rule)
     built = {name: build_loss(name, config, source.side, common) for name in compat.losses}
     weights = {name: compat[name].weight for name in built}
-    objective = CompatibleObjective(built, source.side, weights, base, rule)
+    objective = CompatibleObjective(built, source.side, weights, base, rule, source.model)
     objective.prepare(model, InputStyle.of(datamanager))
     return objective
 

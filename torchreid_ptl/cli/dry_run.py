@@ -1,7 +1,7 @@
 """Trying a configuration without its data: made images, two steps, one test, nothing left behind."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..data.tiny import TinyDrawnPedestrians
 from .chain import prepare, run_stages
 from .networks import build_network, read_weights
 from .stages import Chain
+from .starts import INDEPENDENT, OLD, TEACHER
 
 NAME = "drawn_pedestrians_tiny"
 STEPS = 2
@@ -24,15 +25,15 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
     """Runs two training steps and a test of a configuration on a handful of drawn images.
 
     Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
-    sets, the number of epochs, the size of a batch, ImageNet weights, a teacher's weights and the folder for results
-    are not.
+    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, and the
+    folder for results are not.
 
     Args:
         config: checked.
         run: what a real run would call.
     """
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
-        _require_steps(run(_taught(_shrunk(config, folder), Path(folder) / "teacher.pth")))
+        _require_steps(run(_equipped(_shrunk(config, folder), Path(folder) / "frozen.pth")))
     print(f"Dry run of {config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
 
 
@@ -46,9 +47,8 @@ def dry_run_chain(chain: Chain, run: Callable[[CfgNode], Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
         common = _shrunk(chain.common, folder)
         stages = [replace(stage, config=_shrunk(stage.config, folder, stage.folder)) for stage in chain.stages]
-        for stage, teacher in zip(stages, chain.teachers, strict=True):
-            if teacher is None:
-                _taught(stage.config, Path(folder) / f"teacher-{stage.number}.pth")
+        for stage, references in zip(stages, chain.references, strict=True):
+            _equipped(stage.config, Path(folder) / f"frozen-{stage.number}.pth", references)
         tried = replace(chain, common=common, stages=tuple(stages), resume=False)
         prepare(tried)
         run_stages(tried, lambda config: _require_steps(run(config)))
@@ -77,22 +77,40 @@ def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
     return tried
 
 
-def _taught(tried: CfgNode, path: Path) -> CfgNode:
-    """Gives a run that needs one a teacher that has learnt nothing, with an embedding head if its own has one."""
-    std = tried.std
-    if tried.loss.name == "std":
-        own = std.teacher_weights
-        teacher = build_network(
-            std.teacher,
-            embedding=read_weights(own).embedding if Path(own).is_file() else 0,
-            use_gpu=False,
-            size=(std.height or tried.data.height, std.width or tried.data.width),
-        )
-        torch.save(teacher.state_dict(), path)
-        tried.defrost()
-        tried.std.teacher_weights = str(path)
-        tried.freeze()
+def _equipped(tried: CfgNode, path: Path, references: Collection[str] = ()) -> CfgNode:
+    """Gives a run that needs one a teacher, or an old model, that has learnt nothing.
+
+    It has an embedding head if the one it stands for has one.
+
+    Args:
+        tried: the settings, which are changed.
+        path: for the weights.
+        references: settings that a stage of the chain fills.
+    """
+    tried.defrost()
+    tried.compat.features = tried.compat.bank = tried.compat.old_images = ""
+    if INDEPENDENT not in references:
+        tried.compat.independent = ""
+    if tried.loss.name == "std" and TEACHER not in references:
+        std = tried.std
+        std.teacher_weights = _unlearned(tried, std.teacher, std.teacher_weights, (std.height, std.width), path)
+    if tried.loss.name == "compatible" and OLD not in references:
+        compat = tried.compat
+        compat.old, size = compat.old or tried.model.name, (compat.old_height, compat.old_width)
+        compat.old_weights = _unlearned(tried, compat.old, compat.old_weights, size, path)
+    tried.freeze()
     return tried
+
+
+def _unlearned(tried: CfgNode, name: str, weights: str, size: tuple[int, int], path: Path) -> str:
+    network = build_network(
+        name,
+        embedding=read_weights(weights).embedding if Path(weights).is_file() else 0,
+        use_gpu=False,
+        size=(size[0] or tried.data.height, size[1] or tried.data.width),
+    )
+    torch.save(network.state_dict(), path)
+    return str(path)
 
 
 def _require_steps(engine: Any) -> None:

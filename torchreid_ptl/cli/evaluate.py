@@ -18,10 +18,7 @@ from ..host import models
 from .build import test_options
 from .main import answered, configure, log_to, release_keys, run
 from .report import leave, make_room, overwritten, require_no_chain, write_config
-from .tested import check_shown, judge
-
-FILES = "features"
-"""The target's name when descriptors come from files."""
+from .tested import FILES, check_shown, judge
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

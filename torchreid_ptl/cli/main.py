@@ -33,6 +33,7 @@ from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
 from .build import build_datamanager, build_engine, run_options
 from .chain import check_settings, prepare, run_stages, stop_explained
+from .compared import compare_with_old
 from .dry_run import dry_run, dry_run_chain
 from .report import leave, left_by_a_run, make_room, require_no_chain, write_config
 from .stages import Chain, plan
@@ -174,7 +175,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
             history={} if config.test.evaluate else engine.history,
             shown=shown,
         )
-        print("Left: " + ", ".join(map(str, left)))
+        print("Left: " + ", ".join(map(str, [*left, *compare_with_old(engine, config, folder)])))
     return engine
 
 

@@ -26,6 +26,7 @@ SEEN = (
     "eval.precision",
     "eval.no_match",
     "std.teacher_weights",
+    "compat.old_weights",
 )
 """Settings a single run may change when it goes on, and a chain not: for stages to come, or for the summary's sake."""
 

@@ -12,7 +12,7 @@ from .. import host
 from ..config import CHAIN, ConfigError, Entry, build_config, flatten, get, to_dict
 from ..data.joined import ensure_joined, is_train_only
 from ..hints import hint
-from .starts import Start, find_starts, find_teachers
+from .starts import Start, find_references, find_starts
 
 _NAME = "name"
 _OF_THE_CHAIN = {
@@ -58,14 +58,14 @@ class Chain:
         common: the settings of all stages, where they set nothing for themselves.
         stages: in order.
         starts: what each begins from.
-        teachers: for each, the index of the stage that trains its teacher; None where it needs none.
+        references: for each, the settings that are the final weights of an earlier stage, and the index of that one.
         resume: whether to go on with what was begun.
     """
 
     common: CfgNode
     stages: tuple[Stage, ...]
     starts: tuple[Start, ...]
-    teachers: tuple[int | None, ...]
+    references: tuple[dict[str, int], ...]
     resume: bool
 
     @property
@@ -116,7 +116,8 @@ def plan(file: Sequence[Entry], said: Sequence[Entry]) -> Chain | None:
         _settle(stage, common)
     configs = [stage.config for stage in stages]
     given = [stage.given.keys() for stage in stages]
-    return Chain(common, tuple(stages), tuple(find_starts(configs, given)), tuple(find_teachers(configs)), resume)
+    references = find_references(configs, [stage.name for stage in stages])
+    return Chain(common, tuple(stages), tuple(find_starts(configs, given)), tuple(references), resume)
 
 
 def safe(name: str) -> str:

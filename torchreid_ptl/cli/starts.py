@@ -1,4 +1,4 @@
-"""Which weights a stage of a chain begins from, and who trains its teacher."""
+"""Which weights a stage of a chain begins from, and who trains its teacher or its old model."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,8 @@ from ..config import ConfigError, get
 from ..engines import CHECKPOINTS
 from ..runtime.checkpoint import PREFIX
 
+TEACHER, OLD, INDEPENDENT = "std.teacher_weights", "compat.old_weights", "compat.independent"
+"""Settings that an earlier stage's final weights can fill."""
 SUFFIXES = ("_ptl_v2", "_ptl")
 IDENTITIES = (
     "data.root",
@@ -53,19 +55,20 @@ def find_starts(configs: Sequence[Any], given: Sequence[Collection[str]]) -> lis
     return found
 
 
-def find_teachers(configs: Sequence[Any]) -> list[int | None]:
-    """For each stage, the index of the one whose final weights are its teacher's.
+def find_references(configs: Sequence[Any], names: Sequence[str]) -> list[dict[str, int]]:
+    """For each stage, which of its settings are the final weights of an earlier one: the key, and that one's index.
+
+    The teacher of a distillation is the nearest earlier stage that trains such a model; ``compat.old_weights`` and
+    ``compat.independent`` name a stage.
 
     Args:
         configs: settings of the stages, in order.
-
-    Returns:
-        None for a stage that needs no teacher or names the file of its weights.
+        names: of the stages.
 
     Raises:
-        ConfigError: no earlier stage trains the teacher.
+        ConfigError: no earlier stage trains the teacher, or a stage that is named comes later or has another model.
     """
-    return [_teacher(configs, index) for index in range(len(configs))]
+    return [_references(configs, names, index) for index in range(len(configs))]
 
 
 def trains(config: Any) -> bool:
@@ -100,12 +103,33 @@ def _same_identities(config: Any, earlier: Any) -> bool:
     return all(get(config, key) == get(earlier, key) for key in IDENTITIES)
 
 
-def _teacher(configs: Sequence[Any], index: int) -> int | None:
+def _references(configs: Sequence[Any], names: Sequence[str], index: int) -> dict[str, int]:
     config = configs[index]
-    settings = config.get("std", {})
-    if config.loss.name != "std" or "teacher" not in settings or settings.get("teacher_weights"):
+    if config.loss.name == "std" and not config.std.teacher_weights:
+        return {TEACHER: _teacher(configs, index)}
+    if config.loss.name != "compatible":
+        return {}
+    wanted = {OLD: config.compat.old, INDEPENDENT: config.model.name}
+    found = {key: _named(configs, names, index, key, model) for key, model in wanted.items()}
+    return {key: stage for key, stage in found.items() if stage is not None}
+
+
+def _named(configs: Sequence[Any], names: Sequence[str], index: int, key: str, model: str) -> int | None:
+    """The index of the stage that a setting names; None when it names a file, or nothing."""
+    name = get(configs[index], key)
+    if name not in names:
         return None
-    name = settings["teacher"]
+    stage = names.index(name)
+    if stage >= index or not trains(configs[stage]) or configs[stage].model.name != model:
+        raise ConfigError(
+            f"Stage {index + 1} needs weights of {model!r} and names stage {stage + 1} ({name!r}) for them ({key}), "
+            f"which has the model {configs[stage].model.name!r}; name an earlier stage that trains {model!r}, or a file"
+        )
+    return stage
+
+
+def _teacher(configs: Sequence[Any], index: int) -> int:
+    name = configs[index].std.teacher
     for earlier in reversed(range(index)):
         if configs[earlier].model.name == name and trains(configs[earlier]):
             return earlier

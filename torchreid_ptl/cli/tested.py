@@ -10,6 +10,9 @@ from ..engines import Descriptors
 from ..evaluation import RankingResult, VerificationResult, verify
 from ..visual import CHOICES, Match, RankRow, choose_queries
 
+FILES = "features"
+"""The target's name when descriptors come from files."""
+
 
 @dataclass(frozen=True)
 class Tested:

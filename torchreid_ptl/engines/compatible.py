@@ -36,6 +36,7 @@ class CompatibleObjective(BesideObjective):
         weights: of the losses by name; those not named have the loss's own ``weight``.
         base: the new model's own objective; None when a loss stands in its place (:class:`MixBCTLoss`).
         dimensions: where new and old descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
+        old_model: the old model itself, where it is there: not for the training, but for comparing afterwards.
 
     Raises:
         ValueError: no losses, a weight for no loss, or a negative one.
@@ -48,8 +49,10 @@ class CompatibleObjective(BesideObjective):
         weights: Mapping[str, float] | None = None,
         base: Objective | None = None,
         dimensions: str = "error",
+        old_model: OldModel | None = None,
     ) -> None:
         super().__init__(base)
+        self.old_model = old_model
         self.losses, self.old, self.dimensions = nn.ModuleDict(losses), old, dimensions
         own = {name: loss.weight for name, loss in losses.items()}
         self.weights = {**own, **(weights or {})}

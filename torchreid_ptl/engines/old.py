@@ -43,12 +43,15 @@ class OldModel(FrozenModel):
             )
         self.classifier = classifier
 
-    def describe(self, images: list[tuple[Any, ...]], label: str, **loading: Any) -> Descriptors:
+    def describe(
+        self, images: list[tuple[Any, ...]], label: str, options: TestOptions | None = None, **loading: Any
+    ) -> Descriptors:
         """Descriptors of images, read from their files as this model wants them, never augmented.
 
         Args:
             images: (path, identity, camera, ...) of each.
             label: shown beside the progress.
+            options: flip and precision; neither flipped nor in lower precision if None.
             **loading: ``batch_size``, ``workers`` and ``on_bad_image`` of :func:`loader_in_order`.
 
         Raises:
@@ -57,7 +60,7 @@ class OldModel(FrozenModel):
         wants = self.wants
         loader = loader_in_order(images, wants.height, wants.width, wants.mean, wants.std, **loading)
         with random_state_kept(), torch.no_grad():  # a loader draws a seed; the training goes as it would without
-            return extract(self, loader, label, self.device, TestOptions())
+            return extract(self, loader, label, self.device, options or TestOptions())
 
 
 def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, keep: bool = True) -> OldFeatureBank:

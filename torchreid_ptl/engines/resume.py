@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .engine import ImagePTLEngine
 
 FREE = (
+    "compat.bank",
+    "compat.features",  # the fingerprint tells whether they are the same
+    "compat.independent",
+    "compat.old_weights",
     "cuhk03.use_metric_cuhk03",
     "data.save_dir",
     "data.root",

@@ -1,0 +1,80 @@
+"""After backward-compatible training: the new model before the old model's gallery, without being asked."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from ..engines import CompatibleObjective, Descriptors, ImagePTLEngine, InputStyle, OldModel, TestOptions
+from .compatibility_report import leave
+from .measured import FRACTIONS, measure
+from .networks import read_weights, trained_network
+from .report import make_room, overwritten, write_config
+from .versions import INDEPENDENT, Version
+
+FOLDER = "compatibility"
+"""Below the folder of the run."""
+
+
+def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
+    """Measures what a compatible training was for, on all its targets, and leaves it in ``compatibility/``.
+
+    Args:
+        engine: after its last test.
+        config: of the run.
+        folder: of the run.
+
+    Returns:
+        The files; none after another training, or when only features of the old model are left.
+    """
+    objective = engine.objective
+    if not isinstance(objective, CompatibleObjective) or not engine.descriptors:
+        return []
+    if objective.old_model is None:
+        print("The old model is gone: compare with its features of queries and gallery by tools/compatibility.py")
+        return []
+    started, compat = time.monotonic(), config.compat
+    versions = [
+        Version(
+            "old", {"model": compat.old, "weights": compat.old_weights}, _sides(objective.old_model, engine, config)
+        ),
+        Version("new", {"model": config.model.name, "weights": str(engine.last_checkpoint)}, dict(engine.descriptors)),
+    ]
+    if compat.independent:
+        origin = {"model": config.model.name, "weights": compat.independent}
+        versions.append(Version(INDEPENDENT, origin, _sides(_independent(engine, config), engine, config)))
+    rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
+    targets = [measure(target, versions, config, rule) for target in engine.descriptors]
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    make_room(place, overwritten(place))
+    write_config(config, place)
+    settings = {"dimensions": rule, "fractions": list(FRACTIONS)}
+    return leave(targets, versions, config, place, time.monotonic() - started, settings)
+
+
+def _independent(engine: ImagePTLEngine, config: CfgNode) -> OldModel:
+    style, keys = InputStyle.of(engine.datamanager), ("model.name", "compat.independent")
+    weights, size = read_weights(config.compat.independent), (style.height, style.width)
+    name = config.model.name
+    network = trained_network("independent model", name, weights, keys, use_gpu=config.use_gpu, size=size)
+    return OldModel(network, style, engine.device, channels_last=config.train.channels_last)
+
+
+def _sides(model: OldModel, engine: ImagePTLEngine, config: CfgNode) -> dict[str, tuple[Descriptors, Descriptors]]:
+    loading = {"batch_size": config.test.batch_size, "workers": config.data.workers}
+    policy = config.data.on_bad_image
+    options = TestOptions.of(flip=config.eval.flip, precision=config.eval.precision)
+
+    def described(loaders: Mapping[str, Any], target: str, side: str) -> Descriptors:
+        images = loaders[side].dataset.dataset.data
+        return model.describe(images, f"{target} {side}", options, on_bad_image=policy, **loading)
+
+    with torch.no_grad():
+        return {
+            target: (described(loaders, target, "query"), described(loaders, target, "gallery"))
+            for target, loaders in engine.test_loader.items()
+        }
