@@ -9,7 +9,7 @@ import yaml
 from yacs.config import CfgNode
 
 from . import host
-from .data.joined import check_use
+from .data.names import check_use
 from .hints import hint, nearest
 from .settings import SETTINGS
 

@@ -47,6 +47,12 @@ def image_datasets() -> dict[str, type]:
     return vars(part("data.datasets"))["__image_datasets"]
 
 
+def is_train_only(name: str) -> bool:
+    """Whether a registered image data set has training images only; the host marks its own with ``_train_only``."""
+    dataset = image_datasets().get(name)
+    return bool(getattr(dataset, "train_only", False) or getattr(dataset, "_train_only", False))
+
+
 def register_model(name: str, factory: Factory) -> None:
     """Adds a model factory; the same one again is a no-op.
 

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from ..config import to_dict
 from ..evaluation import VersionMatrix
 from ..evaluation.version_matrix import FIGURES
-from ..runtime.files import replace_file
+from ..runtime.files import replace_file, safe_name
 from ..visual import Report, save_backfill, save_report, save_version_matrix
 from .compatibility_page import Measured, Update, backfill_of, matrices_of, matrix_page, update_page
 from .report import provenance
@@ -90,7 +90,7 @@ def _scores(measured: Measured) -> dict[str, Any]:
 
 
 def _write_matrix(measured: Measured, folder: Path) -> list[Path]:
-    stem = folder / f"matrix_{measured.name}"
+    stem = folder / f"matrix_{safe_name(measured.name)}"
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".md", ".png")]
     replace_file(paths[0], as_csv(measured.matrix).encode())
     replace_file(paths[1], measured.matrix.as_markdown().encode())
@@ -99,7 +99,7 @@ def _write_matrix(measured: Measured, folder: Path) -> list[Path]:
 
 
 def _write_update(measured: Measured, update: Update, folder: Path) -> list[Path]:
-    which = f"{measured.name}_{update.old}_{update.new}"
+    which = f"{safe_name(measured.name)}_{update.old}_{update.new}"
     paths = [folder / f"backfill_{which}.png", folder / f"queries_{which}.csv"]
     save_backfill(paths[0], *backfill_of(update.result))
     replace_file(paths[1], _queries(measured, update).encode("utf-8", "backslashreplace"))

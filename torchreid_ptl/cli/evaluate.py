@@ -15,6 +15,7 @@ from ..data.features import FeatureFiles, save_features
 from ..engines import Descriptors, ImagePTLEngine, TestOptions, rank
 from ..hints import hint
 from ..host import models
+from ..runtime.files import safe_name
 from .build import test_options
 from .main import answered, configure, log_to, release_keys, run
 from .report import leave, make_room, overwritten, require_no_chain, write_config
@@ -149,7 +150,7 @@ def _shown(parsed: argparse.Namespace) -> list[int]:
 def _save_features(engine: ImagePTLEngine, folder: Path) -> None:
     for name, sides in engine.descriptors.items():
         for side, found in zip(("query", "gallery"), sides, strict=True):
-            path = folder / f"features_{name}_{side}.npz"
+            path = folder / f"features_{safe_name(name)}_{side}.npz"
             save_features(path, found.features, found.pids, found.camids, found.paths)
             print(f"Left: {path}")
 

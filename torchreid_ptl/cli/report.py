@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import ConfigError, to_dict
-from ..runtime.files import replace_file, set_aside
+from ..runtime.files import replace_file, safe_name, set_aside
 from ..version import __version__
 from ..visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
 from .page import histogram_of, roc_of, write_report
@@ -157,7 +157,7 @@ def _write_queries(tested: Tested, folder: Path) -> Path:
         scores = [result.average_precision[index], result.inverse_negative_penalty[index], result.first_hit[index]]
         written = ["", "", ""] if np.isnan(scores[0]) else [f"{scores[0]:.6f}", f"{scores[1]:.6f}", int(scores[2])]
         writer.writerow([index, path_of(tested.query, index), pid, camid, *written])
-    path = folder / f"queries_{tested.name}.csv"
+    path = folder / f"queries_{safe_name(tested.name)}.csv"
     replace_file(path, text.getvalue().encode("utf-8", "backslashreplace"))
     return path
 
@@ -173,13 +173,13 @@ def _draw_pictures(
         drawn.append(folder / "cmc.png")
         save_cmc(drawn[-1], {tested.name: tested.result.cmc for tested in targets})
     for tested in targets:
-        found = tested.verification
+        found, name = tested.verification, safe_name(tested.name)
         if found is not None:
-            drawn += [folder / f"scores_{tested.name}.png", folder / f"roc_{tested.name}.png"]
+            drawn += [folder / f"scores_{name}.png", folder / f"roc_{name}.png"]
             save_score_histogram(drawn[-2], **histogram_of(found))
             save_roc(drawn[-1], *roc_of(tested.name, found), eer=True)
         if tested.has_images and (config.test.visrank or len(shown)):
-            drawn.append(folder / f"ranklist_{tested.name}.png")
+            drawn.append(folder / f"ranklist_{name}.png")
             how, rows = chosen_rows(tested, config, shown)
             save_rank_list(drawn[-1], rows, title=f"{tested.name}: {how}")
     return drawn

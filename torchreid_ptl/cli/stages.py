@@ -1,6 +1,5 @@
 """The stages of a chain: what a configuration file and the command line say, turned into one configuration each."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import CHAIN, ConfigError, Entry, build_config, flatten, get, to_dict
-from ..data.joined import ensure_joined, is_train_only
+from ..data.names import ensure_registered, wholes_of
 from ..hints import hint
+from ..runtime.files import safe_name
 from .starts import Start, find_references, find_starts
 
 _NAME = "name"
@@ -44,7 +44,7 @@ class Stage:
     @property
     def folder(self) -> str:
         """Its folder in that of the chain."""
-        return f"{self.number}-{safe(self.name)}"
+        return f"{self.number}-{safe_name(self.name)}"
 
     def __str__(self) -> str:
         return f"stage {self.number} ({self.name!r})"
@@ -120,11 +120,6 @@ def plan(file: Sequence[Entry], said: Sequence[Entry]) -> Chain | None:
     return Chain(common, tuple(stages), tuple(find_starts(configs, given)), tuple(references), resume)
 
 
-def safe(name: str) -> str:
-    """A name fit for a folder: what may be unsafe there becomes ``-``."""
-    return re.sub(r"[^\w.+-]", "-", name)
-
-
 def _require_items(items: Any, origin: str) -> None:
     if not isinstance(items, list):
         raise ConfigError(
@@ -175,7 +170,7 @@ def _require_names(stages: Sequence[Stage]) -> None:
     """Names that somebody gave are unique; two stages may train on the same data set without a name."""
     for stage in stages:
         for other in stages:
-            if stage.named and other is not stage and safe(other.name).lower() == safe(stage.name).lower():
+            if stage.named and other is not stage and safe_name(other.name).lower() == safe_name(stage.name).lower():
                 first, second = sorted((stage.number, other.number))
                 raise ConfigError(f"Stages {first} and {second} of the {CHAIN} are both called {stage.name!r}")
 
@@ -183,7 +178,7 @@ def _require_names(stages: Sequence[Stage]) -> None:
 def _require_sources(stage: Stage) -> None:
     where = f"Stage {stage.number} of the {CHAIN}"
     try:
-        ensure_joined(stage.config.data.sources)
+        ensure_registered(stage.config.data.sources)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     known = host.image_datasets()
@@ -193,9 +188,10 @@ def _require_sources(stage: Stage) -> None:
 
 
 def _targets(stages: Sequence[Stage]) -> list[str]:
-    """All sources with a test set, in order."""
+    """All sources with a test set, in order; parts have that of the whole."""
     names = dict.fromkeys(name for stage in stages for name in stage.config.data.sources)
-    found = [name for name in names if not is_train_only(name)]
+    testable = [name for name in names if not host.is_train_only(name)]
+    found = list(dict.fromkeys(whole for name in testable for whole in wholes_of(name)))
     if not found:
         raise ConfigError(
             f"The stages of the {CHAIN} train on {', '.join(names)}, none of which can be tested on; set data.targets, "

@@ -36,9 +36,9 @@ class JoinedTrainingSets(torchreid.data.ImageDataset):
     def __init__(self, root: str = "", mode: str = "train", combineall: bool = False, **kwargs: Any) -> None:
         name = type(self).__name__
         if mode != "train":
-            raise ValueError(_no_target(name, self.parts))
+            raise ValueError(no_target(name, self.parts))
         if combineall:
-            raise ValueError(_no_combineall(name))
+            raise ValueError(no_combineall(name))
         loaded = {part: _training_images(part, root=root, **kwargs) for part in self.parts}
         train = _kept_apart(loaded.values())
         show = kwargs.pop("verbose", True)
@@ -99,45 +99,24 @@ def parts_of(name: str) -> tuple[str, ...]:
     return dataset.parts if isinstance(dataset, type) and issubclass(dataset, JoinedTrainingSets) else (name,)
 
 
-def is_train_only(name: str) -> bool:
-    """Whether a registered data set has training images only; torchreid marks its own with ``_train_only``."""
-    dataset = host.image_datasets().get(name)
-    return bool(getattr(dataset, "train_only", False) or getattr(dataset, "_train_only", False))
+def no_target(name: str, parts: Sequence[str]) -> str:
+    """The message about a target with training images only, of which some parts may be tested on."""
+    testable = [other for other in host.image_datasets() if not host.is_train_only(other)]
+    own = [part for part in parts if part in testable]
+    meant = f"one of its parts ({', '.join(own)}), or another one of" if own else "one of"
+    others = ", ".join(other for other in testable if other not in own)
+    return (
+        f"data.targets names {name!r}, which has training images only: there is nobody to search for. Test (-t) on "
+        f"{meant} {others}"
+    )
 
 
-def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool = False) -> None:
-    """Makes sure that training-only and joined data sets are used as such; registers those of a joined name.
-
-    Args:
-        sources: data sets to train on.
-        targets: data sets to test on.
-        combineall: ``data.combineall``.
-
-    Raises:
-        ValueError: a wrong name of a joined set, nothing to test on in a target, an identity that would be trained as
-            two, or a joined set with ``combineall``.
-    """
-    ensure_joined((*sources, *targets))
-    for name in targets:
-        if is_train_only(name):
-            raise ValueError(_no_target(name, parts_of(name)))
-    joined = [name for name in sources if parts_of(name) != (name,)]
-    if joined and combineall:
-        raise ValueError(_no_combineall(joined[0]))
-    if joined:
-        _check_overlap(sources)
-
-
-def _check_overlap(sources: Sequence[str]) -> None:
-    origin: dict[str, str] = {}
-    for name in sources:
-        for part in parts_of(name):
-            if part in origin:
-                raise ValueError(
-                    f"data.sources are {', '.join(sources)}, and {part} is in {origin[part]} and in {name}: each of "
-                    "its people would be trained as two. Name it once"
-                )
-            origin[part] = name
+def no_combineall(name: str) -> str:
+    """The message about a joined set that is to hold query and gallery images too."""
+    return (
+        f"data.combineall True trains on query and gallery images too; {name!r} is made of training images alone, so "
+        "that its parts can be tested on. Set data.combineall False, or name the parts as data.sources"
+    )
 
 
 def _check_parts(name: str, parts: Sequence[str]) -> None:
@@ -154,24 +133,6 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
         raise ValueError(f"{name!r} names {twice!r} twice: each of its people would be trained as two. Name it once")
     if len(parts) < 2:
         raise ValueError(f"{name!r} has one part; join two or more, as {PREFIX}A+B, or say {parts[0]!r} alone")
-
-
-def _no_target(name: str, parts: Sequence[str]) -> str:
-    testable = [other for other in host.image_datasets() if not is_train_only(other)]
-    own = [part for part in parts if part in testable]
-    meant = f"one of its parts ({', '.join(own)}), or another one of" if own else "one of"
-    others = ", ".join(other for other in testable if other not in own)
-    return (
-        f"data.targets names {name!r}, which has training images only: there is nobody to search for. Test (-t) on "
-        f"{meant} {others}"
-    )
-
-
-def _no_combineall(name: str) -> str:
-    return (
-        f"data.combineall True trains on query and gallery images too; {name!r} is made of training images alone, so "
-        "that its parts can be tested on. Set data.combineall False, or name the parts as data.sources"
-    )
 
 
 def _training_images(part: str, **kwargs: Any) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import torchreid
 from torch.utils.data import DataLoader, Sampler
 
 from .. import host
-from .joined import check_use
+from .names import check_use
 from .preflight import DOCS, check_folders, check_identities
 from .reading import ReadingDataset, collate
 
@@ -62,7 +62,8 @@ class ImageDataManager(torchreid.data.ImageDataManager):
     def _rebuild_train_loader(self, kwargs: dict[str, Any]) -> None:
         loader = self.train_loader
         dataset: Any = loader.dataset
-        dataset.train = dataset.data = _sorted_and_relabelled(dataset.train)
+        dataset.train = dataset.data = _cameras_apart(_sorted_and_relabelled(dataset.train))
+        self._num_train_cams = len({camid for _, _, camid, _ in dataset.train})
         sampling = {
             "batch_size": kwargs.get("batch_size_train", 32),
             "num_instances": kwargs.get("num_instances", 4),
@@ -135,3 +136,15 @@ def _sorted_and_relabelled(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]
     ordered = sorted(train, key=lambda item: (item[3], item[0]))
     labels: dict[int, int] = {}
     return [(path, labels.setdefault(pid, len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered]
+
+
+def _cameras_apart(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Numbers cameras anew where two data sets share a number: the host takes the number of cameras for the next one.
+
+    A set whose training images come from cameras 0 and 2 alone would share camera 2 with the set that is added to it.
+    """
+    cameras = sorted({(dsetid, camid) for _, _, camid, dsetid in train})
+    if len({camid for _, camid in cameras}) == len(cameras):
+        return train
+    number = {camera: index for index, camera in enumerate(cameras)}
+    return [(path, pid, number[dsetid, camid], dsetid) for path, pid, camid, dsetid in train]

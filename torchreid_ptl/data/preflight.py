@@ -7,7 +7,7 @@ from typing import Any
 from .. import host
 from ..evaluation.labels import PairLabels
 from ..hints import hint
-from .joined import ensure_joined, parts_of
+from .names import ensure_registered, wholes_of
 
 DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 _MARKET = ("bounding_box_train", "query", "bounding_box_test")
@@ -23,15 +23,15 @@ def check_folders(root: str, names: Iterable[str]) -> None:
 
     Args:
         root: ``data.root``.
-        names: sources and targets; of joined sets the parts are looked at.
+        names: sources and targets; of joined sets what they join, and of parts the whole.
 
     Raises:
-        ValueError: an unknown name, or a wrong one of a joined set; gives the nearest known one.
+        ValueError: an unknown name, or a wrong one of a part or a joined set; gives the nearest known one.
         FileNotFoundError: a folder is missing or has no images; says which, its layout and how to get the set.
     """
     names = list(names)
-    ensure_joined(names)
-    for name in dict.fromkeys(part for asked in names for part in parts_of(asked)):
+    ensure_registered(names)
+    for name in dict.fromkeys(whole for asked in names for whole in wholes_of(asked)):
         dataset = _class_of(name)
         if getattr(dataset, "made_on_use", False):
             continue

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and results of earlier runs that are kept."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
     for path in there:
         path.rename(place / path.name)
     return place
+
+
+def safe_name(name: str) -> str:
+    """A name fit for a file or a folder: what may be unsafe there becomes ``-``."""
+    return re.sub(r"[^\w.+-]", "-", name)
 
 
 def _sync_folder(folder: Path) -> None:
