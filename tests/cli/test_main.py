@@ -11,6 +11,9 @@ import pytest
 
 from torchreid_ptl.cli.main import configure, configure_chain, main, parse
 from torchreid_ptl.config import load_config, to_dict
+from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
+from torchreid_ptl.data.training_list import read_training_list
+from torchreid_ptl.engines import ImagePTLEngine
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +130,52 @@ def test_a_second_run_in_the_same_folder_keeps_the_first(tmp_path, tiny_root):
     assert (earlier / "results.json").read_text() == first
     assert (earlier / "model" / "model.pth.tar-1").is_file()
     assert (tmp_path / "log" / "model" / "model.pth.tar-1").is_file()
+
+
+def test_a_run_leaves_the_images_it_trained_on_as_the_classes_they_were(tmp_path, tiny_root, monkeypatch):
+    seen = {}
+    forward = ImagePTLEngine.forward_backward
+
+    def noting(self, batch):
+        assert (tmp_path / "log" / TRAINING_LIST).is_file()  # before the first step
+        names = [Path(path).relative_to(tiny_root).as_posix() for path in batch["impath"]]
+        seen.update(zip(names, zip(batch["pid"].tolist(), batch["camid"].tolist(), strict=True), strict=True))
+        return forward(self, batch)
+
+    monkeypatch.setattr(ImagePTLEngine, "forward_backward", noting)
+    assert main(small(tmp_path, tiny_root, "test.visrank", "False")) == 0
+    images = read_training_list(tmp_path / "log" / TRAINING_LIST)
+    assert dict(zip(images.paths, zip(images.labels, images.cameras, strict=True), strict=True)) == seen
+    assert (len(images), images.num_classes) == (16, 4)
+
+
+def test_the_list_of_images_stays_with_the_checkpoints(tmp_path, tiny_root, capsys):
+    arguments = small(tmp_path, tiny_root, "train.max_epoch", "1")
+    folder = tmp_path / "log"
+    assert main(arguments) == 0
+    before = (folder / TRAINING_LIST).read_bytes()
+    assert main([*arguments, "test.evaluate", "True", "model.resume", "auto"]) == 0
+    weights = str(folder / "model" / "model.pth.tar-1")
+    assert main([*arguments, "test.evaluate", "True", "model.load_weights", weights]) == 0
+    assert not (folder / "earlier-1" / TRAINING_LIST).exists()
+    assert main([*arguments, "--resume"]) == 0
+    assert (folder / TRAINING_LIST).read_bytes() == before
+    other = list(arguments)
+    other[other.index("-s") + 1] = f"data50:{TINY}"
+    assert main([*other, "--resume"]) == 1
+    assert "not those that the run began with: line 2 of" in capsys.readouterr().err
+    assert (folder / TRAINING_LIST).read_bytes() == before
+    assert main(other) == 0
+    assert (folder / "earlier-2" / TRAINING_LIST).read_bytes() == before
+    assert len(read_training_list(folder / TRAINING_LIST)) == 8
+
+
+def test_a_list_without_a_checkpoint_is_no_run_to_go_on_with(tmp_path, tiny_root):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / TRAINING_LIST).write_text("path,label,camera\na.jpg,0,0\n")
+    assert main(small(tmp_path, tiny_root, "train.max_epoch", "1", "--resume")) == 0
+    assert len(read_training_list(folder / TRAINING_LIST)) == 16
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ..runtime.checkpoint import newest_checkpoint
 from ..runtime.files import replace_file, set_aside
 from .networks import agreed_embedding, read_weights
 from .record import left_by_a_chain, require_same, write_record
-from .report import left_by_a_run, make_room
+from .report import LEFT_BY_TRAINING, left_by_a_run, make_room
 from .stages import Chain
 from .starts import INDEPENDENT, OLD, TEACHER, final_weights, trains
 from .summary import summarise
@@ -103,7 +103,7 @@ def _outdate(chain: Chain, index: int) -> None:
     for later in range(index + 1, len(chain.stages)):
         if index in (chain.starts[later].stage, *chain.references[later].values()):
             place = chain.place(later)
-            set_aside(place, [*left_by_a_run(place), CHECKPOINTS])
+            set_aside(place, [*left_by_a_run(place), *LEFT_BY_TRAINING])
             _outdate(chain, later)
 
 

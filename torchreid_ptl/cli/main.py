@@ -25,7 +25,7 @@ from ..config import (
 from ..data.features import SUFFIXES
 from ..data.preflight import check_folders
 from ..data.reading import BadImageError
-from ..engines import CHECKPOINTS, ImagePTLEngine, NonFiniteLossError
+from ..engines import ImagePTLEngine, NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
 from ..runtime.memory import keep_freed_memory
@@ -35,7 +35,7 @@ from .build import build_datamanager, build_engine, run_options
 from .chain import check_settings, prepare, run_stages, stop_explained
 from .compared import compare_with_old
 from .dry_run import dry_run, dry_run_chain
-from .report import leave, left_by_a_run, make_room, require_no_chain, write_config
+from .report import begin, leave, require_no_chain, write_config
 from .stages import Chain, plan
 from .tested import Tested, check_shown, judge
 
@@ -155,9 +155,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
         for name, sides in datamanager.test_loader.items():
             check_shown(shown, len(sides["query"].dataset), name)
         engine = build_engine(config, datamanager)
-        if not config.model.resume:
-            make_room(folder, [*left_by_a_run(folder), *([] if config.test.evaluate else [CHECKPOINTS])])
-            write_config(config, folder)
+        begin(config, datamanager)
         parameters = sum(p.numel() for p in engine.plain_model().parameters())
         print(f"Model {config.model.name}: {parameters:,} parameters")
         engine.run(**run_options(config))

@@ -10,7 +10,7 @@ from ..config import ConfigError, flatten, to_dict
 from ..engines import CHECKPOINTS
 from ..engines.resume import FREE
 from ..runtime.files import replace_file
-from .report import RECORD, left_by_a_run
+from .report import LEFT_BY_TRAINING, RECORD, left_by_a_run
 from .stages import Chain
 
 SUMMARY = ("chain.md", "chain.csv")
@@ -59,7 +59,7 @@ def left_by_a_chain(chain: Chain) -> list[str]:
         stages = []
     inside = [name for name in stages if Path(name).name == name]
     own = [stage.folder for stage in chain.stages]
-    return list(dict.fromkeys([RECORD, *SUMMARY, *inside, *own, CHECKPOINTS, *left_by_a_run(chain.folder)]))
+    return list(dict.fromkeys([RECORD, *SUMMARY, *inside, *own, *LEFT_BY_TRAINING, *left_by_a_run(chain.folder)]))
 
 
 def require_same(chain: Chain) -> bool:

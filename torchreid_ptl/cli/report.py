@@ -16,12 +16,18 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import ConfigError, to_dict
+from ..data.training_list import NAME as TRAINING_LIST
+from ..data.training_list import keep_training_list, training_list
+from ..engines import CHECKPOINTS
+from ..runtime.checkpoint import epoch_checkpoints
 from ..runtime.files import replace_file, safe_name, set_aside
 from ..version import __version__
 from ..visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
 from .page import histogram_of, roc_of, write_report
 from .tested import Tested, chosen_rows, path_of
 
+LEFT_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
+"""What a training leaves in the folder of its run and a test does not overwrite."""
 RECORD = "chain.json"
 """The file by which the folder of a chain is known."""
 
@@ -40,7 +46,7 @@ def require_no_chain(folder: Path) -> None:
 
 
 def left_by_a_run(folder: Path) -> list[str]:
-    """Names of what an earlier run left in a folder and a new one would overwrite, checkpoints aside."""
+    """Names of what an earlier run left in a folder and a new one would overwrite; :data:`LEFT_BY_TRAINING` aside."""
     patterns = (
         "curves.png",
         "cmc.png",
@@ -70,6 +76,27 @@ def make_room(folder: Path, names: Iterable[str]) -> None:
 def write_config(config: CfgNode, folder: Path) -> None:
     """Writes the final configuration to ``config.yaml``, which ``--config-file`` takes again."""
     replace_file(folder / "config.yaml", config.dump().encode())
+
+
+def begin(config: CfgNode, datamanager: Any) -> None:
+    """Readies the folder of a run: what a new one would overwrite is moved, then its settings and images are written.
+
+    Args:
+        config: the final configuration.
+        datamanager: its images.
+
+    Raises:
+        ValueError: a training goes on, with other images or classes than it began with.
+    """
+    folder, trains = Path(config.data.save_dir), not config.test.evaluate
+    if not config.model.resume:
+        make_room(folder, [*left_by_a_run(folder), *(LEFT_BY_TRAINING if trains else ())])
+        write_config(config, folder)
+    if trains:
+        resume = config.model.resume
+        begun = bool(epoch_checkpoints(folder / CHECKPOINTS)) if resume == "auto" else bool(resume)
+        images = training_list(datamanager.train_loader.dataset.dataset.data, config.data.root)
+        keep_training_list(folder / TRAINING_LIST, images, begun)
 
 
 def leave(
