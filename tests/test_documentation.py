@@ -60,6 +60,21 @@ def test_the_python_of_the_compatibility_guide_runs(capsys):
     assert "AC 100.00%" in out
 
 
+def test_the_python_of_the_guide_to_parts_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "parts.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    out = capsys.readouterr().out.splitlines()
+    assert {"2 4", "(4,) 2"} <= set(out)
+
+
+def test_the_commands_of_the_guide_to_parts_are_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = re.findall(r"tools/main\.py (.*)", (ROOT / "docs" / "parts.md").read_text())
+    sources = [configure(parse(shlex.split(line))).data.sources for line in lines]
+    assert sources == [["class30:market1501"], ["market1501"]]
+
+
 def test_the_commands_that_compare_versions_are_understood():
     text = README + (ROOT / "docs" / "compatibility.md").read_text()
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
