@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from ..config import ConfigError
 from ..data.bank import OldFeatureBank, names_of
 from ..data.in_order import root_of, training_images
+from ..data.training_list import NAME, matching_classes, read_training_list, training_list
 from ..engines import InputStyle, OldModel, OldSide, build_bank
 from .networks import read_weights, style_of, trained_network
 
@@ -52,11 +56,33 @@ class OldSource:
         return build_bank(self.model, datamanager, path, keep=bool(compat.bank))
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
-        """The old classifier's row for each training identity; None where that cannot be known or is not wanted."""
-        wanted = "bct" in compat.losses and compat.bct.prototypes != "means"
-        if not wanted:
+        """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""
+        if "bct" not in compat.losses or compat.bct.prototypes == "means":
             return None
-        return None
+        unknown = ""
+        path = Path(compat.old_images or Path(compat.old_weights).parent.parent / NAME)
+        if self.model is None or self.model.classifier is None:
+            unknown = "the old model has no linear classifier on its descriptor here"
+        elif not path.is_file():
+            unknown = f"the list of the old training images is not at {path} (compat.old_images)"
+        if unknown and compat.bct.prototypes == "classifier":
+            raise ConfigError(f"compat.bct.prototypes is classifier, and {unknown}; give it, or choose auto or means")
+        if unknown:
+            print(f"bct: class means stand for the old classifier, for {unknown}")
+            return None
+        return torch.from_numpy(self._matched(path, datamanager))
+
+    def _matched(self, path: Path, datamanager: Any) -> npt.NDArray[np.int64]:
+        old = read_training_list(path)
+        rows = matching_classes(old, training_list(training_images(datamanager), root_of(datamanager)))
+        known = 0 if self.model is None or self.model.classifier is None else len(self.model.classifier)
+        if max(old.labels) >= known:
+            raise ConfigError(
+                f"{path} counts {max(old.labels) + 1} identities and the old classifier {known}: it is not the list of "
+                "the old model's training images. Name that one with compat.old_images"
+            )
+        print(f"bct: {int((rows >= 0).sum())} of {len(rows)} identities have a class of the old classifier")
+        return rows
 
 
 def build_old_model(config: CfgNode, given: InputStyle) -> OldModel:
