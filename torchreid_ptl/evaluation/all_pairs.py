@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from .arrays import Floats32, slices, take
+from .arrays import NAMED_IN_ERRORS, Floats32, slices, take
 from .distances import Distances, FeatureDistances, Features, MatrixDistances, Rows, as_float32
 
 Matrix: TypeAlias = Distances | Tensor | npt.NDArray[Any]
@@ -110,6 +110,23 @@ class FeaturePairs(AllPairs):
             FeatureDistances(queries, queries, metric),
             FeatureDistances(images, images, metric),
         )
+
+    @classmethod
+    def among(cls, features: Features, metric: str) -> "FeaturePairs":
+        """Distances among the images of one set; its halves, which are views, stand for queries and gallery.
+
+        Raises:
+            ValueError: no matrix of at least two rows, or rows that are not finite (names them).
+        """
+        images = _load(features)
+        if images.dim() != 2 or len(images) < 2 or not images.shape[1]:
+            raise ValueError(f"features must be (images, dimensions) of two images or more, got {tuple(images.shape)}")
+        bad = torch.nonzero(~torch.isfinite(images).all(dim=1)).flatten().tolist()
+        if bad:
+            named = ", ".join(map(str, bad[:NAMED_IN_ERRORS])) + (", ..." if len(bad) > NAMED_IN_ERRORS else "")
+            raise ValueError(f"{len(bad)} of {len(images)} rows of features hold NaN or infinite values: {named}")
+        half = len(images) // 2
+        return cls(images[:half], images[half:], metric)
 
     def stored(self, places: sparse.csr_array, rows: int) -> Floats32:
         """Distances at the stored places, from products of a few rows with the descriptors they need."""

@@ -64,13 +64,13 @@ class Overlaps:
     """How much of its code a query shares with every gallery image, from the places where both have something.
 
     Args:
-        codes: of queries and gallery, (N, N).
-        queries: how many of the rows are queries; they stand first.
+        queries: their codes, (Q, N).
+        gallery: those of the gallery, (G, N); may be the same ones.
     """
 
-    def __init__(self, codes: sparse.csr_array, queries: int) -> None:
-        self._queries = codes[:queries]
-        self._gallery = codes[queries:].T.tocsr()
+    def __init__(self, queries: sparse.csr_array, gallery: sparse.csr_array) -> None:
+        self._queries = queries
+        self._gallery = gallery.T.tocsr()
 
     def jaccard(self, query: int) -> Floats32:
         """Jaccard distances 1 - s / (2 - s), s = sum_j min(V[query, j], V[g, j]), shape (G,): Equation 10 [code]."""

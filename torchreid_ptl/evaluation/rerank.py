@@ -67,14 +67,35 @@ def rerank(
         >>> print(np.asarray(reranked).round(2))  # 1.0 was nearer, but its own two nearest are 1.2 and 1.3
         [[0.32 0.81 0.92 1.  ]]
     """
-    _check_settings(k1, k2, lambda_value)
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value must be between 0 and 1, got {lambda_value}")
+    check_neighbours(k1, k2)
     everyone = _read(query, gallery, metric, distances)
+    codes, farthest = reciprocal_codes(everyone, k1, k2, memory_mb, progress)
+    overlaps = Overlaps(codes[: everyone.queries], codes[everyone.queries :])
+    return RerankedDistances(everyone.between, farthest, overlaps, lambda_value)
+
+
+def reciprocal_codes(
+    everyone: AllPairs, k1: int, k2: int, memory_mb: float, progress: Callable[[int, int], object] | None = None
+) -> tuple[sparse.csr_array, Tensor]:
+    """The codes V' of all images and the largest squared distance of each to any, (N, N) and (N,); see :func:`rerank`.
+
+    Args:
+        everyone: the images.
+        k1: neighbours of an image.
+        k2: neighbours whose codes are averaged.
+        memory_mb: MiB for one block of rows against all images.
+        progress: called with (done, total) images after each block.
+
+    Raises:
+        ValueError: distances that overflow when squared, or a budget below one row.
+    """
     rows = _rows_per_block(everyone.total, memory_mb)
     neighbours = _scan(everyone, max(k1 + 1, k2), rows, progress)
     sets = expanded_sets(neighbours.images, k1)
     original = _at_places(sets, neighbours, everyone, rows)
-    codes = average(encode(sets, original), neighbours.images, k2)
-    return RerankedDistances(everyone.between, neighbours.farthest, Overlaps(codes, everyone.queries), lambda_value)
+    return average(encode(sets, original), neighbours.images, k2), neighbours.farthest
 
 
 class RerankedDistances(Distances):
@@ -103,12 +124,15 @@ class RerankedDistances(Distances):
         return block
 
 
-def _check_settings(k1: int, k2: int, lambda_value: float) -> None:
+def check_neighbours(k1: int, k2: int) -> None:
+    """Makes sure that both numbers of neighbours are 1 or more.
+
+    Raises:
+        ValueError: one is not; names it.
+    """
     for name, value in (("k1", k1), ("k2", k2)):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value must be between 0 and 1, got {lambda_value}")
 
 
 def _read(
