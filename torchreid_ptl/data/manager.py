@@ -1,12 +1,16 @@
 """The host's data manager behind checks, a reader of its own and an order that is the same on every machine."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torchreid
 from torch.utils.data import DataLoader, Sampler
 
 from .. import host
+from ..evaluation.arrays import Integers
+from .all_images import in_order
 from .names import check_use
 from .preflight import DOCS, check_folders, check_identities
 from .reading import ReadingDataset, collate
@@ -23,6 +27,9 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         on_bad_image: ``'error'`` or ``'skip'``.
         on_no_match: queries without a match: ``'skip'`` says which, ``'error'`` refuses them.
         **kwargs: the host's arguments.
+
+    Attributes:
+        train_set: the host's data set of all training images, sorted, whatever :meth:`relabel` leaves in the loader.
 
     Raises:
         FileNotFoundError: a data set is missing or empty.
@@ -53,30 +60,56 @@ class ImageDataManager(torchreid.data.ImageDataManager):
                 f"Lay the folders out as in {DOCS}"
             ) from error
         self.on_bad_image = on_bad_image
-        self._rebuild_train_loader(kwargs)
+        self._sampler, self._sampling = kwargs.get("train_sampler", "RandomSampler"), _sampling(kwargs)
+        self.train_set: Any = self.train_loader.dataset
+        self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
+        self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
+        self.train_loader = self._training_loader(self.train_set)
         for name, sides in self.test_dataset.items():
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side in sides:
                 self._rebuild_test_loader(name, side)
 
-    def _rebuild_train_loader(self, kwargs: dict[str, Any]) -> None:
-        loader = self.train_loader
-        dataset: Any = loader.dataset
-        dataset.train = dataset.data = _cameras_apart(_sorted_and_relabelled(dataset.train))
-        self._num_train_cams = len({camid for _, _, camid, _ in dataset.train})
-        sampling = {
-            "batch_size": kwargs.get("batch_size_train", 32),
-            "num_instances": kwargs.get("num_instances", 4),
-            "num_cams": kwargs.get("num_cams", 1),
-            "num_datasets": kwargs.get("num_datasets", 1),
-        }
-        sampler = kwargs.get("train_sampler", "RandomSampler")
-        self._check_batch(len(dataset.train), sampler, sampling)
-        self.train_loader = DataLoader(
+    def relabel(self, labels: Integers) -> None:
+        """From now on the training loader yields the images with a label alone, with it as their identity.
+
+        Sampler, size of a batch and augmentation stay; nobody gets to see the identities of the data sets, of which
+        :attr:`num_train_pids` still says the number. May be called again and again, each time for all images.
+
+        Args:
+            labels: shape (N,) for the N images of :attr:`train_set`, in its order: identities from 0, negative for an
+                image to be left out.
+
+        Raises:
+            ValueError: another number of labels, labels that are no whole numbers, or too few images or identities
+                left to fill a batch; the loader is as it was.
+        """
+        images = self.train_set.data
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {labels.shape}; needed is a whole number for each of the "
+                f"{len(images)} training images"
+            )
+        named = copy.copy(self.train_set)
+        named.train = named.data = [
+            (path, label, camid, dsetid)
+            for (path, _, camid, dsetid), label in zip(images, labels.tolist(), strict=True)
+            if label >= 0
+        ]
+        self.train_loader = self._training_loader(named)
+
+    def train_in_order(self) -> DataLoader:
+        """A loader over all training images with the test transform, in the order of :attr:`train_set`."""
+        return in_order(self)
+
+    def _training_loader(self, dataset: Any) -> DataLoader:
+        self._check_batch(dataset.train)
+        return DataLoader(
             ReadingDataset(dataset, self.on_bad_image),
-            sampler=_build_sampler(dataset.train, sampler, sampling),
-            batch_size=sampling["batch_size"],
-            num_workers=loader.num_workers,
+            sampler=_build_sampler(dataset.train, self._sampler, self._sampling),
+            batch_size=self._sampling["batch_size"],
+            num_workers=self.train_loader.num_workers,
             pin_memory=self.use_gpu,
             drop_last=True,
             collate_fn=collate,
@@ -93,14 +126,15 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             collate_fn=collate,
         )
 
-    def _check_batch(self, images: int, sampler: str, sampling: dict[str, int]) -> None:
-        size, instances = sampling["batch_size"], sampling["num_instances"]
+    def _check_batch(self, train: list[tuple[Any, ...]]) -> None:
+        size, instances = self._sampling["batch_size"], self._sampling["num_instances"]
+        images, identities = len(train), len({item[1] for item in train})
         if images < size:
             raise ValueError(
                 f"train.batch_size is {size} and the training set has {images} images: not one batch could be filled. "
                 f"Choose at most {images}."
             )
-        if sampler != "RandomIdentitySampler":
+        if self._sampler != "RandomIdentitySampler":
             return
         if size % instances or size < 2 * instances:
             raise ValueError(
@@ -108,11 +142,20 @@ class ImageDataManager(torchreid.data.ImageDataManager):
                 f"holds whole groups of {instances} images, two identities at least. Choose {2 * instances}, "
                 f"{3 * instances}, ..."
             )
-        if size // instances > self.num_train_pids:
+        if size // instances > identities:
             raise ValueError(
                 f"A batch of {size} with {instances} images each needs {size // instances} identities; the "
-                f"training set has {self.num_train_pids}. Lower train.batch_size or raise sampler.num_instances."
+                f"training set has {identities}. Lower train.batch_size or raise sampler.num_instances."
             )
+
+
+def _sampling(kwargs: dict[str, Any]) -> dict[str, int]:
+    return {
+        "batch_size": kwargs.get("batch_size_train", 32),
+        "num_instances": kwargs.get("num_instances", 4),
+        "num_cams": kwargs.get("num_cams", 1),
+        "num_datasets": kwargs.get("num_datasets", 1),
+    }
 
 
 def _build_sampler(train: list[tuple[Any, ...]], name: str, sampling: dict[str, int]) -> Sampler:
