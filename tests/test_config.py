@@ -177,6 +177,14 @@ def test_options_of_every_type():
         ([*STD, "std.lambda", "1", "train.fixbase_epoch", "1"], "which std.lambda 1 leaves out"),
         (["std.norm_std", "[1, 0, 1]"], "deviations are above 0"),
         (["std.height", "-1"], "the least is 0"),
+        (["loss.name", "cluster", "loss.cluster.eps", "1"], "loss.cluster.eps is 1.0; a Jaccard distance above 0"),
+        (["loss.name", "cluster", "loss.cluster.eps", "0"], "loss.cluster.eps is 0.0"),
+        (["loss.name", "cluster", "loss.cluster.temperature", "0"], "loss.cluster.temperature is 0.0"),
+        (["loss.name", "cluster", "loss.cluster.momentum", "1.0"], "loss.cluster.momentum is 1.0; a share from 0"),
+        (["loss.cluster.min_samples", "0"], "loss.cluster.min_samples is 0; the least is 1"),
+        (["loss.cluster.k2", "0"], "loss.cluster.k2 is 0; the least is 1"),
+        (["loss.name", "cluster", "train.fixbase_epoch", "1"], "which loss.name cluster does not use; set it to 0"),
+        (["loss.name", "cluster", "train.lr_scheduler", "one_cycle"], "choose cosine, multi_step or single_step"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_built(options, message):

@@ -15,7 +15,7 @@ from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.cli.main import configure, parse
 from torchreid_ptl.config import load_config
 from torchreid_ptl.registration import ENGINES, LOSSES
-from torchreid_ptl.settings import as_markdown
+from torchreid_ptl.settings import SETTINGS, as_markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -73,6 +73,18 @@ def test_the_commands_of_the_guide_to_parts_are_understood(monkeypatch):
     lines = re.findall(r"tools/main\.py (.*)", (ROOT / "docs" / "parts.md").read_text())
     sources = [configure(parse(shlex.split(line))).data.sources for line in lines]
     assert sources == [["class30:market1501"], ["market1501"]]
+
+
+def test_the_guide_of_pseudo_labels_runs(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "pseudo_labels.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    assert capsys.readouterr().out == "5 clusters, 0 outliers\n"
+    (command,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    arguments = shlex.split(command.replace("\\\n", " ").partition("tools/main.py")[2])
+    assert configure(parse(arguments)).loss.name == "cluster"
+    for key in SETTINGS:
+        assert not key.startswith("loss.cluster.") or f"`{key}`" in text, key
 
 
 def test_the_commands_that_compare_versions_are_understood():

@@ -280,6 +280,9 @@ _LEAST = {
     "train.print_freq": 1,
     "eval.memory_mb": 1,
     "eval.rank_list_queries": 1,
+    "loss.cluster.min_samples": 1,
+    "loss.cluster.k1": 1,
+    "loss.cluster.k2": 1,
     "std.height": 0,
     "std.width": 0,
     "compat.old_height": 0,
@@ -302,6 +305,8 @@ def _validate_combinations(config: CfgNode) -> None:
     is_mgn_model = config.model.name.startswith("mgn")
     # what the model learns from labels, alone or beside a teacher
     key, objective = ("loss.name", config.loss.name)
+    if objective == "cluster":
+        _validate_clusters(config)
     if objective == "std":
         key, objective = ("std.objective", config.std.objective)
         _validate_distillation(config)
@@ -326,6 +331,28 @@ def _validate_combinations(config: CfgNode) -> None:
             "to False": config.data.load_train_targets and bool({*config.data.sources} & {*config.data.targets}),
             "data.sources or data.targets is empty; name at least one data set": not config.data.sources
             or not config.data.targets,
+        }
+    )
+
+
+def _validate_clusters(config: CfgNode) -> None:
+    cluster, train = config.loss.cluster, config.train
+    _require(
+        {
+            f"loss.cluster.eps is {cluster.eps}; a Jaccard distance above 0 and below 1, for example 0.6": not 0
+            < cluster.eps
+            < 1,
+            f"loss.cluster.temperature is {cluster.temperature}; a temperature is above 0, for example 0.05": (
+                cluster.temperature <= 0
+            ),
+            f"loss.cluster.momentum is {cluster.momentum}; a share from 0 to below 1, for example 0.2": not 0
+            <= cluster.momentum
+            < 1,
+            "train.fixbase_epoch trains the classifier alone, which loss.name cluster does not use; set it to 0": (
+                train.fixbase_epoch > 0
+            ),
+            "train.lr_scheduler one_cycle counts the batches of all epochs beforehand, and clusters change their "
+            "number; choose cosine, multi_step or single_step for loss.name cluster": train.lr_scheduler == "one_cycle",
         }
     )
 

@@ -105,7 +105,7 @@ SETTINGS: dict[str, Setting] = {
     "adam.beta1": Setting(0.9, "decay of the first moment"),
     "adam.beta2": Setting(0.999, "decay of the second moment"),
     # loss
-    "loss.name": Setting("softmax", "what to minimise", (*PLAIN, "std", "compatible")),
+    "loss.name": Setting("softmax", "what to minimise", (*PLAIN, "std", "compatible", "cluster")),
     "loss.softmax.label_smooth": Setting(True, "smooth labels by 0.1 (softmax, triplet)"),
     "loss.triplet.margin": Setting(0.3, "margin of the triplet loss"),
     "loss.triplet.weight_t": Setting(1.0, "weight of the triplet loss"),
@@ -114,6 +114,12 @@ SETTINGS: dict[str, Setting] = {
     "loss.mgn.label_smooth": _ours(False, "smooth labels by 0.1 in MGN's objective"),
     "loss.margin_softmax.scale": _ours(30.0, "scale of the cosines"),
     "loss.margin_softmax.margin": _ours(0.3, "angle added to that of the own class, in radians"),
+    "loss.cluster.eps": _ours(0.6, "Jaccard distance up to which images are neighbours, above 0 and below 1"),
+    "loss.cluster.min_samples": _ours(4, "neighbours, itself counted, of an image in the core of a cluster"),
+    "loss.cluster.k1": _ours(30, "k-reciprocal neighbours that Jaccard distances are made of"),
+    "loss.cluster.k2": _ours(6, "neighbours whose codes are averaged; 1 for none"),
+    "loss.cluster.temperature": _ours(0.05, "temperature of the cross-entropy over the clusters' centres"),
+    "loss.cluster.momentum": _ours(0.2, "share of itself that a centre keeps in a step, 0 to below 1"),
     # distillation
     "std.teacher": _ours("", "loss.name std: model that teaches, one of torchreid or of this plugin"),
     "std.teacher_weights": _ours("", "its weights: a checkpoint of its training, all of them but the classifier's"),

@@ -11,6 +11,7 @@ from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
 from ..engines import (
     BesideObjective,
+    ClusterObjective,
     CompatibleObjective,
     ImagePTLEngine,
     InputStyle,
@@ -71,6 +72,7 @@ _KINDS: dict[str, type[Objective]] = {
     "margin_softmax": MarginSoftmaxObjective,
     "std": STDObjective,
     "compatible": CompatibleObjective,
+    "cluster": ClusterObjective,
 }
 
 
@@ -90,6 +92,8 @@ def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Obje
     if config.loss.name == "std":
         base = _plain_objective(config, config.std.objective, model, datamanager)
         return build_distillation(config, base, model, datamanager)
+    if config.loss.name == "cluster":
+        return ClusterObjective(**config.loss.cluster)
     return _plain_objective(config, config.loss.name, model, datamanager)
 
 
@@ -109,7 +113,8 @@ def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: 
 
 
 def _model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
-    model = build_model(config, datamanager.num_train_pids, model_loss(config))
+    num_classes = 1 if config.loss.name == "cluster" else datamanager.num_train_pids  # clusters need no classifier
+    model = build_model(config, num_classes, model_loss(config))
     if config.loss.name != "compatible":
         return model, build_objective(config, model, datamanager)
     compat, style = config.compat, InputStyle.of(datamanager)

@@ -25,8 +25,8 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
     """Runs two training steps and a test of a configuration on a handful of drawn images.
 
     Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
-    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, and the
-    folder for results are not.
+    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, what
+    makes a cluster and the folder for results are not.
 
     Args:
         config: checked.
@@ -73,6 +73,10 @@ def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
     tried.sampler.num_cams = tried.sampler.num_datasets = 1
     tried.data.load_train_targets = tried.data.combineall = False
     tried.test.evaluate = False
+    if tried.loss.name == "cluster":  # nearest pairs and single images: several clusters whatever a network sees
+        cluster = tried.loss.cluster
+        cluster.eps, cluster.min_samples, cluster.k1, cluster.k2 = 0.99, 1, 1, 1
+        tried.sampler.train_sampler = "RandomSampler"
     tried.freeze()
     return tried
 

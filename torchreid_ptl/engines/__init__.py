@@ -1,6 +1,7 @@
 """One training step, many objectives; evaluation; the epoch."""
 
 from .beside import BesideObjective, descriptor_dim
+from .cluster import ClusterObjective
 from .compatible import CompatibleObjective, ImageCompatibleEngine
 from .engine import CHECKPOINTS, ImagePTLEngine
 from .feature_table import FeatureTable, tabulate
@@ -19,6 +20,7 @@ from .testing import Descriptors, TestOptions, extract, rank, told
 __all__ = [
     "BesideObjective",
     "CHECKPOINTS",
+    "ClusterObjective",
     "CompatibleObjective",
     "Descriptors",
     "FeatureTable",

@@ -21,7 +21,7 @@ from ..runtime.weights import unwrap
 from .finite import gradient_norm, require_finite, weights_sum
 from .fit import require_fit
 from .modes import evaluating
-from .objectives import Objective, accuracy
+from .objectives import Objective
 from .outputs import Outputs
 from .resume import keep, restore
 from .testing import Descriptors, TestOptions, extract, rank
@@ -214,6 +214,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         with autocast(self.precision, self.device):
             reference = self.objective.reference(images, data)
             outputs = Outputs.of(self.model(images), self.objective.model_loss)
+        right = self.objective.accuracy(outputs, pids)
         terms = self.objective(outputs, pids, reference)
         loss = torch.stack(list(terms.values())).sum()
         named = {name: term.item() for name, term in terms.items()} if len(terms) > 1 else {}
@@ -223,7 +224,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         loss.backward()
         self._require_finite({"gradient": gradient_norm(self.optimizer)})
         self.optimizer.step()
-        figures["acc"] = accuracy(outputs, pids).item()
+        figures["acc"] = right.item()
         return figures
 
     def test(self, *args: Any, options: TestOptions | None = None, **kwargs: Any) -> float:

@@ -60,6 +60,15 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def accuracy(self, outputs: Outputs, pids: Tensor) -> Tensor:
+        """How well a batch is told apart, in percent; asked before :meth:`forward`, which may learn from the batch.
+
+        Args:
+            outputs: of the model.
+            pids: (N,) identities.
+        """
+        return accuracy(outputs, pids)
+
 
 class SoftmaxObjective(Objective):
     """Cross-entropy over the identities, the mean over all classifiers as in the host.

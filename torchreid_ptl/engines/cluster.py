@@ -1,0 +1,166 @@
+"""Training without identities: clusters of the training images take their place, made anew before each epoch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.all_images import all_training_images, in_order
+from ..data.pseudo_labels import OUTLIER, check_clusters, pseudo_labels
+from ..evaluation.arrays import Integers
+from ..runtime.weights import unwrap
+from .beside import descriptor_dim
+from .frozen import InputStyle
+from .modes import evaluating
+from .objectives import Objective, Terms
+from .outputs import Outputs
+from .testing import LONG_WORK, Descriptors, TestOptions, extract, told
+
+
+class ClusterObjective(Objective):
+    r"""Cross-entropy over the centres of clusters, which follow the features.
+
+    Cluster Contrast (Dai et al., arXiv 2103.11568) [paper] in outline, with values and details of our own [ours].
+    Before each epoch all training images are described by the model, as a test describes them, and clustered; images
+    in no cluster are left out of the epoch. With f a feature of length 1, k its cluster, c the centres of all clusters
+    (means of their features) and t the temperature::
+
+        loss = -log(exp(f.c_k / t) / sum_j exp(f.c_j / t))
+        c_k <- normalise(m c_k + (1 - m) mean of the batch's f of k)
+
+    The identities of the data set are never looked at, and the model's classifier is not used. Centres and clusters
+    come from the weights alone, so a continued run has nothing to load for them.
+
+    Args:
+        eps: see :func:`~torchreid_ptl.data.pseudo_labels.pseudo_labels`, as ``min_samples``, ``k1`` and ``k2``.
+        min_samples: images that make a cluster.
+        k1: neighbours of an image.
+        k2: neighbours whose codes are averaged.
+        temperature: t, above 0.
+        momentum: m, from 0, centres are the last batch's features, to below 1.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    model_loss = "triplet"
+
+    def __init__(
+        self,
+        eps: float = 0.6,
+        min_samples: int = 4,
+        k1: int = 30,
+        k2: int = 6,
+        temperature: float = 0.05,
+        momentum: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be from 0 to below 1, got {momentum}")
+        self.clustering: dict[str, Any] = {"eps": eps, "min_samples": min_samples, "k1": k1, "k2": k2}
+        self.temperature, self.momentum = temperature, momentum
+        self.centres: Tensor
+        self.register_buffer("centres", torch.empty(0), persistent=False)
+
+    def begin_epoch(self, engine: Any) -> None:
+        """Clusters the training images, gives the data manager their labels and computes the centres.
+
+        Raises:
+            ValueError: fewer than two clusters or too few images in them for a batch, a data manager that takes no
+                labels, or a model whose features in training are not what it describes images by.
+        """
+        self._prepare(engine)
+        found = self._describe(engine)
+        features = torch.as_tensor(found.features)
+        progress = told("neighbours") if len(features) ** 2 > LONG_WORK else None
+        labels = pseudo_labels(features.to(engine.device), **self.clustering, progress=progress)
+        check_clusters(labels)
+        inside = int((labels >= 0).sum())
+        print(
+            f"epoch {engine.epoch + 1}: {labels.max() + 1} clusters, {inside} images, {len(labels) - inside} outliers "
+            "left out",
+            flush=True,
+        )
+        engine.datamanager.relabel(_for_all_images(labels, engine.datamanager, found))
+        self.centres = _centres(features, torch.from_numpy(labels)).to(engine.device)
+
+    def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
+        """Returns the term ``loss_cluster``; in training the centres of the batch's clusters move afterwards."""
+        features = _unit(outputs)
+        terms = {"loss_cluster": F.cross_entropy(features @ self.centres.T / self.temperature, pids)}
+        if self.training:
+            self.centres = self._moved(features.detach(), pids)  # a new tensor: the gradient needs the old one
+        return terms
+
+    def accuracy(self, outputs: Outputs, pids: Tensor) -> Tensor:
+        """Share of the batch, in percent, whose nearest centre is that of its own cluster."""
+        nearest = (_unit(outputs).detach() @ self.centres.T).argmax(dim=1)
+        return 100.0 * (nearest == pids).float().mean()
+
+    @torch.no_grad()
+    def _moved(self, features: Tensor, pids: Tensor) -> Tensor:
+        seen, place = pids.unique(return_inverse=True)
+        members = F.one_hot(place, len(seen)).T.to(features)  # a product adds up in the same order on any device
+        means = members @ features / members.sum(dim=1, keepdim=True)
+        moved = self.centres.clone()
+        moved[seen] = F.normalize(self.momentum * self.centres[seen] + (1 - self.momentum) * means)
+        return moved
+
+    def _prepare(self, engine: Any) -> None:
+        """Refuses what cannot be trained before the long work starts; an MGN is told to give all its parts."""
+        if not hasattr(engine.datamanager, "relabel"):
+            raise ValueError(
+                f"ClusterObjective gives the training images labels, which {type(engine.datamanager).__module__}."
+                f"{type(engine.datamanager).__name__} does not take; use torchreid_ptl.data.manager.ImageDataManager"
+            )
+        plain: Any = unwrap(engine.model)
+        if getattr(plain, "triplet_parts", None):
+            plain.all_parts = True
+        if len(self.centres):  # of an earlier epoch, in which all this was looked at
+            return
+        style = InputStyle.of(engine.datamanager)
+        blank = torch.zeros(1, 3, style.height, style.width, device=engine.device)
+        with evaluating(engine.model), torch.no_grad():
+            described = engine.extract_features(blank).shape[1]
+        trained = descriptor_dim(engine.model, style)
+        if trained != described:
+            raise ValueError(
+                f"{type(plain).__name__} gives features of {trained} dimensions in training and describes images by "
+                f"{described}: clusters of the one say nothing of the other. Choose another model"
+            )
+
+    @staticmethod
+    def _describe(engine: Any) -> Descriptors:
+        def forward(images: Tensor) -> Tensor:
+            return engine.extract_features(images.to(engine.device, memory_format=engine.memory_format))
+
+        options = TestOptions(normalize_feature=True, precision=engine.precision)
+        with evaluating(engine.model), torch.no_grad():
+            found = extract(forward, in_order(engine.datamanager), "training images", engine.device, options)
+        engine.bad_images += found.bad_images
+        return found
+
+
+def _unit(outputs: Outputs) -> Tensor:
+    return F.normalize(torch.cat(outputs.features, dim=1).float())
+
+
+def _centres(features: Tensor, labels: Tensor) -> Tensor:
+    """Mean of the features of each cluster, at length 1; on the CPU, which adds up in one order."""
+    inside = labels >= 0
+    sums = features.new_zeros(int(labels.max()) + 1, features.shape[1]).double()
+    sums.index_add_(0, labels[inside], features[inside].double())
+    return F.normalize(sums).float()
+
+
+def _for_all_images(labels: Integers, datamanager: Any, found: Descriptors) -> Integers:
+    """Labels of all training images, those that could not be read left out as well."""
+    bad = set(found.bad_images)
+    read = np.array([item[0] not in bad for item in all_training_images(datamanager).data])
+    named = np.full(len(read), OUTLIER, np.int64)
+    named[read] = labels
+    return named
