@@ -305,14 +305,14 @@ def _validate_combinations(config: CfgNode) -> None:
     is_mgn_model = config.model.name.startswith("mgn")
     # what the model learns from labels, alone or beside a teacher
     key, objective = ("loss.name", config.loss.name)
-    if objective == "cluster":
-        _validate_clusters(config)
     if objective == "std":
         key, objective = ("std.objective", config.std.objective)
         _validate_distillation(config)
     if objective == "compatible":
         key, objective = ("compat.objective", config.compat.objective)
         _validate_compatible(config)
+    if objective == "cluster":
+        _validate_clusters(config)
     _require(
         {
             f"{key} mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
@@ -393,6 +393,14 @@ def _validate_compatible(config: CfgNode) -> None:
             "add mixbct to compat.losses": compat.objective == "none" and not stands_in,
             "compat.objective margin_softmax has weights for one descriptor, and MGN learns by several; choose mgn or "
             "softmax": compat.objective == "margin_softmax" and config.model.name.startswith("mgn"),
+            f"compat.losses is {compat.losses}, and mixbct and lce need identities that stay; compat.objective cluster "
+            "finds them anew in each epoch. Choose other losses": compat.objective == "cluster"
+            and bool({"mixbct", "lce"} & {*compat.losses}),
+            "compat.objective cluster knows no identities of the old classifier; set compat.bct.prototypes to means": (
+                compat.objective == "cluster" and "bct" in compat.losses and compat.bct.prototypes == "classifier"
+            ),
+            "compat.objective cluster describes images by one feature, and MGN learns by several; choose another "
+            "model": compat.objective == "cluster" and config.model.name.startswith("mgn"),
             f"compat.bank is {compat.bank!r}; a bank of old features is a file *.npy": bool(compat.bank)
             and not compat.bank.endswith(".npy"),
             "train.fixbase_epoch trains the classifier alone, which compat.objective none leaves out of the loss; set "

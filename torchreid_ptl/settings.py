@@ -133,7 +133,7 @@ SETTINGS: dict[str, Setting] = {
     "std.norm_std": _ours([0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*"),
     # backward-compatible training
     "compat.losses": _ours(["rbcl"], "loss.name compatible: what ties new features to old ones, added up", COMPATIBLE),
-    "compat.objective": _ours("softmax", "the new model's own objective beside it", ("none", *PLAIN)),
+    "compat.objective": _ours("softmax", "the new model's own objective beside it", ("none", *PLAIN, "cluster")),
     "compat.old": _ours("", "the old model, one of torchreid or of this plugin"),
     "compat.old_weights": _ours("", "its weights; in a chain, the name of the stage that trains it"),
     "compat.old_images": _ours("", "training_images.csv of its run, for its classifier; found beside its checkpoints"),

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import torchreid_ptl
-from torchreid_ptl.cli.build import build_model
 from torchreid_ptl.cli.chain import run_stages
 from torchreid_ptl.cli.main import configure_chain, main, parse
+from torchreid_ptl.cli.networks import build_model
 from torchreid_ptl.config import load_config
 from torchreid_ptl.data.drawn import DrawnPedestrians, Recipe
 from torchreid_ptl.engines import ImagePTLEngine

@@ -22,7 +22,12 @@ COMPAT = [
     for path in sorted((ROOT / "configs" / "compat").rglob("*.yaml"))
     if path.name not in ("common.yaml", "base.yaml") and path.parent.name != "methods"
 ]
-TRIED = {"cross_domain_unsupervised": ("rbcl",), "msmt17": (), "same_architecture": ("rbcl",), "cross_domain": ("rbcl",)}
+TRIED = {
+    "cross_domain_unsupervised": ("rbcl",),
+    "msmt17": (),
+    "same_architecture": ("rbcl",),
+    "cross_domain": ("rbcl",),
+}
 """Of settings whose files differ in the data alone, what is run dry; all the others are."""
 PLAIN = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "configs" / "paper").glob("*.yaml"))]
 CONFIGS = [*PLAIN, *COMPAT]

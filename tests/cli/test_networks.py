@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from torchreid_ptl import host
-from torchreid_ptl.cli.build import build_model
 from torchreid_ptl.cli.compatibility import main as compare
 from torchreid_ptl.cli.evaluate import main as evaluate
 from torchreid_ptl.cli.main import main
-from torchreid_ptl.cli.networks import agreed_embedding, build_network, read_weights, trained_network
+from torchreid_ptl.cli.networks import agreed_embedding, build_model, build_network, read_weights, trained_network
 from torchreid_ptl.config import ConfigError, load_config, validate
 from torchreid_ptl.models import Embedded, embed
 from torchreid_ptl.runtime.checkpoint import load_checkpoint

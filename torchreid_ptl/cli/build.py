@@ -9,27 +9,9 @@ from yacs.config import CfgNode
 
 from ..config import ConfigError, to_dict
 from ..data.manager import ImageDataManager
-from ..engines import (
-    BesideObjective,
-    ClusterObjective,
-    CompatibleObjective,
-    ImagePTLEngine,
-    InputStyle,
-    MarginSoftmaxObjective,
-    MGNObjective,
-    Objective,
-    SoftmaxObjective,
-    STDObjective,
-    TripletObjective,
-    descriptor_dim,
-)
+from ..engines import ImagePTLEngine
 from ..hints import hint
-from ..models import available_models
-from ..runtime.weights import load_weights
-from .compatible import build_compatible
-from .distil import build_distillation
-from .networks import build_network, embedding_of, read_weights
-from .old_side import OldSource
+from .objectives import model_and_objective
 
 
 def build_datamanager(config: CfgNode) -> ImageDataManager:
@@ -63,117 +45,6 @@ def build_datamanager(config: CfgNode) -> ImageDataManager:
         cuhk03_classic_split=config.cuhk03.classic_split,
         market1501_500k=config.market1501.use_500k_distractors,
     )
-
-
-_KINDS: dict[str, type[Objective]] = {
-    "softmax": SoftmaxObjective,
-    "mgn": MGNObjective,
-    "triplet": TripletObjective,
-    "margin_softmax": MarginSoftmaxObjective,
-    "std": STDObjective,
-    "compatible": CompatibleObjective,
-    "cluster": ClusterObjective,
-}
-
-
-def model_loss(config: CfgNode) -> str:
-    """What the objective of ``loss.name`` asks a model to be built for."""
-    return _KINDS[config.loss.name].model_loss
-
-
-def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Objective:
-    """The objective ``loss.name`` stands for, but for ``compatible``, which :func:`build_engine` makes.
-
-    Args:
-        config: the configuration.
-        model: what it will train.
-        datamanager: its images.
-    """
-    if config.loss.name == "std":
-        base = _plain_objective(config, config.std.objective, model, datamanager)
-        return build_distillation(config, base, model, datamanager)
-    if config.loss.name == "cluster":
-        return ClusterObjective(**config.loss.cluster)
-    return _plain_objective(config, config.loss.name, model, datamanager)
-
-
-def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: Any) -> Objective:
-    loss = config.loss
-    if name == "softmax":
-        return SoftmaxObjective(loss.softmax.label_smooth)
-    if name == "mgn":
-        return MGNObjective(loss.mgn.margin, loss.mgn.label_smooth)
-    if name == "margin_softmax":
-        dim = descriptor_dim(model, InputStyle.of(datamanager))
-        return MarginSoftmaxObjective(
-            datamanager.num_train_pids, dim, loss.margin_softmax.scale, loss.margin_softmax.margin
-        )
-    triplet = loss.triplet
-    return TripletObjective(triplet.margin, triplet.weight_t, triplet.weight_x, loss.softmax.label_smooth)
-
-
-def _model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
-    num_classes = 1 if config.loss.name == "cluster" else datamanager.num_train_pids  # clusters need no classifier
-    model = build_model(config, num_classes, model_loss(config))
-    if config.loss.name != "compatible":
-        return model, build_objective(config, model, datamanager)
-    compat, style = config.compat, InputStyle.of(datamanager)
-    if config.test.evaluate:  # a test asks for no losses
-        return model, BesideObjective(None)
-    source = OldSource(config, datamanager)
-    dim = descriptor_dim(model, style)
-    if compat.embedding == "match" and dim != source.side.dim:
-        config = config.clone()
-        config.defrost()
-        config.model.embedding = dim = source.side.dim
-        model = build_model(config, datamanager.num_train_pids, model_loss(config))
-    base = None
-    if compat.objective != "none":
-        base = _plain_objective(config, compat.objective, model, datamanager)
-    return model, build_compatible(config, base, model, datamanager, source, dim)
-
-
-def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
-    """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
-
-    It gets the embedding head that ``model.embedding`` asks for, or that the weights have.
-
-    Args:
-        config: the configuration.
-        num_classes: number of training identities.
-        loss: what the objective asks the model to be built for.
-
-    Raises:
-        FileNotFoundError: there is no file of weights.
-        CheckpointError: weights of another model.
-        ConfigError: the embedding heads asked for and in the weights differ, or one is to be tested that was never
-            trained.
-    """
-    name, asked = config.model.name, config.model
-    options: dict[str, Any] = {}
-    if name in available_models():
-        options = {"state": config.ptl.state}
-        if not name.startswith("mgn"):
-            options["start"] = config.ptl.start
-        if not config.ptl.cells:
-            options["version"] = 0
-    weights = read_weights(asked.load_weights) if asked.load_weights else None
-    model = build_network(
-        name,
-        num_classes,
-        loss,
-        embedding=embedding_of(config, weights),
-        # weights that are loaded anyway need no ImageNet weights before them
-        pretrained=asked.pretrained and not weights,
-        use_gpu=config.use_gpu,
-        size=(config.data.height, config.data.width),
-        **options,
-    )
-    if weights:
-        report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
-        head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
-        print(f"Loading {weights.path}{head}\n{report}")
-    return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
 
 
 def build_optimizer(config: CfgNode, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
@@ -240,7 +111,7 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: 
 
 def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
     """Builds model, objective, optimiser, scheduler and the engine that drives them."""
-    model, objective = _model_and_objective(config, datamanager)
+    model, objective = model_and_objective(config, datamanager)
     optimizer = build_optimizer(config, model, objective)
     return ImagePTLEngine(
         datamanager,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -176,3 +177,46 @@ def style_of(
         tuple(mean),
         tuple(std),
     )
+
+
+def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
+    """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
+
+    It gets the embedding head that ``model.embedding`` asks for, or that the weights have.
+
+    Args:
+        config: the configuration.
+        num_classes: number of training identities.
+        loss: what the objective asks the model to be built for.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        CheckpointError: weights of another model.
+        ConfigError: the embedding heads asked for and in the weights differ, or one is to be tested that was never
+            trained.
+    """
+    name, asked = config.model.name, config.model
+    options: dict[str, Any] = {}
+    if name in available_models():
+        options = {"state": config.ptl.state}
+        if not name.startswith("mgn"):
+            options["start"] = config.ptl.start
+        if not config.ptl.cells:
+            options["version"] = 0
+    weights = read_weights(asked.load_weights) if asked.load_weights else None
+    model = build_network(
+        name,
+        num_classes,
+        loss,
+        embedding=embedding_of(config, weights),
+        # weights that are loaded anyway need no ImageNet weights before them
+        pretrained=asked.pretrained and not weights,
+        use_gpu=config.use_gpu,
+        size=(config.data.height, config.data.width),
+        **options,
+    )
+    if weights:
+        report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
+        head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
+        print(f"Loading {weights.path}{head}\n{report}")
+    return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")

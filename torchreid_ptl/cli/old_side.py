@@ -57,7 +57,7 @@ class OldSource:
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
         """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""
-        if "bct" not in compat.losses or compat.bct.prototypes == "means":
+        if "bct" not in compat.losses or compat.bct.prototypes == "means" or compat.objective == "cluster":
             return None
         unknown = ""
         path = Path(compat.old_images or Path(compat.old_weights).parent.parent / NAME)

@@ -13,7 +13,9 @@ from ..data.features import FeatureFileError, FeatureFiles
 from ..data.preflight import check_folders
 from ..engines import Descriptors, FrozenModel, InputStyle, TestOptions, extract
 from ..evaluation.unit import common_dimension
-from .build import build_datamanager, build_model, model_loss
+from .build import build_datamanager
+from .networks import build_model
+from .objectives import model_loss
 
 INDEPENDENT = "independent"
 """The name of the model that was trained without regard to the others."""

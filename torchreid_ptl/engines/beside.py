@@ -52,6 +52,10 @@ class BesideObjective(Objective):
         if self.base is not None:
             self.base.begin_epoch(engine)
 
+    def accuracy(self, outputs: Outputs, pids: Tensor) -> Tensor:
+        """The base objective's."""
+        return super().accuracy(outputs, pids) if self.base is None else self.base.accuracy(outputs, pids)
+
     def own_terms(self, outputs: Outputs, pids: Tensor) -> Terms:
         """The terms of the base objective, which sees the features it would see alone."""
         if self.base is None:
