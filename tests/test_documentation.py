@@ -12,7 +12,7 @@ import torchreid_ptl
 from torchreid_ptl.backbones import splittable
 from torchreid_ptl.cli.compatibility import parse as parse_compatibility
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
-from torchreid_ptl.cli.main import configure, parse
+from torchreid_ptl.cli.main import configure, configure_chain, parse
 from torchreid_ptl.config import load_config
 from torchreid_ptl.registration import ENGINES, LOSSES
 from torchreid_ptl.settings import SETTINGS, as_markdown
@@ -122,6 +122,27 @@ def test_the_commands_of_the_readme_are_understood(monkeypatch):
     for line in lines:
         arguments = shlex.split(line.partition("tools/main.py")[2])
         configure(parse(arguments))
+
+
+def test_the_guide_of_compatible_training_runs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "compatible_training.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    assert re.search(r"loss_x \S+  loss_rbcl \S+  loss_l2 \S+", capsys.readouterr().out)
+    assert (tmp_path / "log" / "new" / "old_features.npy").is_file()
+    monkeypatch.chdir(ROOT)
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        parsed = parse(shlex.split(line.partition("tools/main.py")[2]))
+        assert configure_chain(parsed) or configure(parsed)
+
+
+def test_the_guide_of_compatible_training_names_every_setting_and_method():
+    guide = (ROOT / "docs" / "compatible_training.md").read_text()
+    places = ROOT / "configs" / "compat"
+    for path in [*(p for p in places.iterdir() if p.is_dir() and p.name != "methods"), *(places / "methods").iterdir()]:
+        assert f"`{path.stem}`" in guide, path
 
 
 def test_the_two_commands_come_first():
