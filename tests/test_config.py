@@ -212,3 +212,14 @@ def test_the_dump_is_the_same_configuration(tmp_path):
 def test_settings_of_the_paper_and_the_code(name, expected):
     config = load_config(CONFIGS / f"{name}.yaml")
     assert {key: get(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("text", ["[bct, rbcl]", "['bct', 'rbcl']", "('bct', 'rbcl')", "'bct', 'rbcl'"])
+def test_lists_on_the_command_line_need_no_quotes_within(text):
+    assert load_config(None, ["compat.losses", text]).compat.losses == ["bct", "rbcl"]
+
+
+@pytest.mark.parametrize("text", ["bct", "[bct", "[1, 2]", "[bct: 1]"])
+def test_what_is_no_list_of_texts_is_refused(text):
+    with pytest.raises(ConfigError, match="expected a list of texts such as"):
+        load_config(None, ["compat.losses", text])

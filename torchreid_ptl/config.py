@@ -185,6 +185,8 @@ def _typed(key: str, value: Any, origin: str) -> Any:
     default = SETTINGS[key].default
     if not isinstance(default, str) and isinstance(value, str):
         value = _literal(value)
+    if isinstance(default, list) and isinstance(value, str):
+        value = _unquoted(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if isinstance(default, list) and isinstance(value, tuple):
@@ -214,6 +216,14 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _unquoted(text: str) -> Any:
+    """A list as YAML writes it, ``[rbcl, bct]``, which a shell leaves without quotes."""
+    try:
+        return yaml.safe_load(text) if text.startswith("[") else text
+    except yaml.YAMLError:
         return text
 
 
