@@ -327,6 +327,9 @@ def _validate_combinations(config: CfgNode) -> None:
         {
             f"{key} mgn is the objective of the models mgn, mgn_ptl and mgn_ptl_v2; choose softmax or triplet for "
             f"{config.model.name}": objective == "mgn" and not is_mgn_model,
+            f"{key} margin_softmax has weights for one descriptor, and MGN learns by several; choose mgn or softmax": (
+                objective == "margin_softmax" and is_mgn_model
+            ),
             f"{key} {objective} compares images of an identity within a batch; set sampler.train_sampler "
             f"RandomIdentitySampler instead of {config.sampler.train_sampler}": objective in ("triplet", "mgn")
             and config.sampler.train_sampler != "RandomIdentitySampler",
@@ -401,8 +404,6 @@ def _validate_compatible(config: CfgNode) -> None:
             "them": bool(compat.features and compat.old),
             "compat.objective none leaves the new model without anything to learn identities by: choose softmax, or "
             "add mixbct to compat.losses": compat.objective == "none" and not stands_in,
-            "compat.objective margin_softmax has weights for one descriptor, and MGN learns by several; choose mgn or "
-            "softmax": compat.objective == "margin_softmax" and config.model.name.startswith("mgn"),
             f"compat.losses is {compat.losses}, and mixbct and lce need identities that stay; compat.objective cluster "
             "finds them anew in each epoch. Choose other losses": compat.objective == "cluster"
             and bool({"mixbct", "lce"} & {*compat.losses}),
@@ -413,6 +414,8 @@ def _validate_compatible(config: CfgNode) -> None:
             "model": compat.objective == "cluster" and config.model.name.startswith("mgn"),
             f"compat.bank is {compat.bank!r}; a bank of old features is a file *.npy": bool(compat.bank)
             and not compat.bank.endswith(".npy"),
+            "compat.objective none with compat.mixbct.weight 0 leaves nothing to learn identities by: set one of "
+            "them to another value": compat.objective == "none" and compat.mixbct.weight == 0,
             "train.fixbase_epoch trains the classifier alone, which compat.objective none leaves out of the loss; set "
             "one of them to another value": compat.objective == "none" and config.train.fixbase_epoch > 0,
         }
@@ -420,5 +423,5 @@ def _validate_compatible(config: CfgNode) -> None:
     if compat.old:
         _require_choice("compat.old", compat.old, host.models())
     for name in compat.losses:
-        if compat[name].weight < 0:
-            raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight lies from 0")
+        if not 0 <= compat[name].weight < float("inf"):
+            raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight is a number from 0")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from ..engines import CompatibleObjective, Descriptors, ImagePTLEngine, InputStyle, OldModel, TestOptions
+from ..engines import CompatibleObjective, Descriptors, ImagePTLEngine, OldModel, TestOptions
 from .compatibility_report import leave
 from .measured import FRACTIONS, measure
-from .networks import read_weights, trained_network
+from .old_side import build_independent
 from .report import make_room, overwritten, write_config
 from .versions import INDEPENDENT, Version
 
@@ -45,7 +45,8 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
     ]
     if compat.independent:
         origin = {"model": config.model.name, "weights": compat.independent}
-        versions.append(Version(INDEPENDENT, origin, _sides(_independent(engine, config), engine, config)))
+        alone = build_independent(config, engine.datamanager)
+        versions.append(Version(INDEPENDENT, origin, _sides(alone, engine, config)))
     rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
     targets = [measure(target, versions, config, rule) for target in engine.descriptors]
     place = folder / FOLDER
@@ -54,14 +55,6 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
     write_config(config, place)
     settings = {"dimensions": rule, "fractions": list(FRACTIONS)}
     return leave(targets, versions, config, place, time.monotonic() - started, settings)
-
-
-def _independent(engine: ImagePTLEngine, config: CfgNode) -> OldModel:
-    style, keys = InputStyle.of(engine.datamanager), ("model.name", "compat.independent")
-    weights, size = read_weights(config.compat.independent), (style.height, style.width)
-    name = config.model.name
-    network = trained_network("independent model", name, weights, keys, use_gpu=config.use_gpu, size=size)
-    return OldModel(network, style, engine.device, channels_last=config.train.channels_last)
 
 
 def _sides(model: OldModel, engine: ImagePTLEngine, config: CfgNode) -> dict[str, tuple[Descriptors, Descriptors]]:

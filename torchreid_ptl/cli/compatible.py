@@ -6,22 +6,25 @@ from torch import nn
 from yacs.config import CfgNode
 
 from .. import losses
-from ..engines import CompatibleObjective, InputStyle, Objective, OldSide
+from ..engines import CompatibleObjective, InputStyle, Objective
+from ..engines.compatible import agreed_weights, require_classifier
+from ..engines.old_side import compared_dim
 from ..losses import CompatibleLoss
+from ..runtime.seeding import random_state_kept
 from .old_side import OldSource
 
 
 def build_compatible(
     config: CfgNode, base: Objective | None, model: nn.Module, datamanager: Any, source: OldSource, dim: int
 ) -> CompatibleObjective:
-    """The objective of ``loss.name compatible``, checked against the new model.
+    """The objective of ``loss.name compatible``, checked against the new model before old features are computed.
 
     Args:
         config: the configuration.
         base: the new model's own objective; None for none.
         model: the new model.
         datamanager: of its images.
-        source: the old side.
+        source: where old features come from.
         dim: of the new model's descriptor.
 
     Raises:
@@ -29,28 +32,31 @@ def build_compatible(
     """
     compat = config.compat
     rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
-    common = source.side.fit(dim, rule)
-    built = {name: build_loss(name, config, source.side, common) for name in compat.losses}
-    weights = {name: compat[name].weight for name in built}
-    objective = CompatibleObjective(built, source.side, weights, base, rule, source.model)
+    common = compared_dim(dim, source.dim, rule)
+    with random_state_kept():  # a criterion draws its weights; the rest goes as it would without
+        built = {name: build_loss(name, config, source, datamanager.num_train_pids, common) for name in compat.losses}
+    weights = agreed_weights(built, {name: compat[name].weight for name in built}, base)
+    require_classifier(built, model, common)
+    objective = CompatibleObjective(built, source.side(), weights, base, rule, source.model)
     objective.prepare(model, InputStyle.of(datamanager))
     return objective
 
 
-def build_loss(name: str, config: CfgNode, old: OldSide, dim: int) -> CompatibleLoss:
+def build_loss(name: str, config: CfgNode, source: OldSource, num_classes: int, dim: int) -> CompatibleLoss:
     """The loss of a name in ``compat.losses``.
 
     Args:
         name: one of them.
         config: the configuration.
-        old: the old side.
+        source: where old features come from.
+        num_classes: number of training identities.
         dim: in which features are compared.
     """
     own = config.compat[name]
     if name == "l2":
         return losses.L2Loss(own.t)
     if name == "bct":
-        if own.prototypes == "classifier" or (own.prototypes == "auto" and old.old_classifier is not None):
+        if own.prototypes == "classifier" or (own.prototypes == "auto" and source.classes is not None):
             return losses.BCTLoss("classifier", own.scale)
         return losses.BCTLoss("means", own.scale)
     if name in ("contrastive", "ract"):
@@ -67,7 +73,7 @@ def build_loss(name: str, config: CfgNode, old: OldSide, dim: int) -> Compatible
         return losses.AdvBCTLoss(dim, 256, own.elasticity, own.reversal, own.boundary)
     if name == "mixbct":
         return losses.MixBCTLoss(
-            old.num_classes, dim, None, own.ratio, own.scale, own.margin, config.train.seed, own.keep
+            num_classes, dim, None, own.ratio, own.scale, own.margin, config.train.seed, own.keep
         )  # fmt: skip
     return losses.RBCLoss(
         own.gallery, own.tau, own.dgr, own.other_camera, own.neighbours, own.lift_limit, own.restore_from

@@ -103,6 +103,8 @@ def _equipped(tried: CfgNode, path: Path, references: Collection[str] = ()) -> C
         std.teacher_weights = _unlearned(tried, std.teacher, std.teacher_weights, (std.height, std.width), path)
     if tried.loss.name == "compatible" and OLD not in references:
         compat = tried.compat
+        if compat.bct.prototypes == "classifier":  # one that has learnt nothing knows none of the made people
+            compat.bct.prototypes = "auto"
         compat.old, size = compat.old or tried.model.name, (compat.old_height, compat.old_width)
         compat.old_weights = _unlearned(tried, compat.old, compat.old_weights, size, path)
     tried.freeze()

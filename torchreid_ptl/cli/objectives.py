@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
+from ..config import ConfigError
 from ..engines import (
     BesideObjective,
     ClusterObjective,
@@ -18,6 +19,7 @@ from ..engines import (
     TripletObjective,
     descriptor_dim,
 )
+from ..runtime.seeding import random_state, set_random_state
 from .compatible import build_compatible
 from .distil import build_distillation
 from .networks import build_model
@@ -82,6 +84,7 @@ def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, O
     compatible = config.loss.name == "compatible"
     clustered = (config.compat.objective if compatible else config.loss.name) == "cluster"
     num_classes = 1 if clustered else datamanager.num_train_pids  # clusters need no classifier
+    born = random_state()
     model = build_model(config, num_classes, model_loss(config))
     if not compatible:
         return model, build_objective(config, model, datamanager)
@@ -89,17 +92,23 @@ def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, O
         return model, BesideObjective(None)
     source = OldSource(config, datamanager)
     dim = descriptor_dim(model, InputStyle.of(datamanager))
-    if config.compat.embedding == "match" and dim != source.side.dim:
-        dim = source.side.dim
-        model = build_model(_with_head(config, dim), num_classes, model_loss(config))
+    if config.compat.embedding == "match" and dim != source.dim:
+        config, dim = _with_head(config, dim, source.dim), source.dim
+        set_random_state(born)  # it begins as one that was asked for with model.embedding
+        model = build_model(config, num_classes, model_loss(config))
     name = config.compat.objective
     base = None if name == "none" else _plain_objective(config, name, model, datamanager)
     return model, build_compatible(config, base, model, datamanager, source, dim)
 
 
-def _with_head(config: CfgNode, dim: int) -> CfgNode:
-    print(f"The old descriptor has {dim} dimensions: the new model gets an embedding head")
+def _with_head(config: CfgNode, dim: int, wanted: int) -> CfgNode:
+    if config.model.embedding:
+        raise ConfigError(
+            f"model.embedding is {dim} and old descriptors have {wanted} dimensions. Set model.embedding to 0, which "
+            "goes by the old model (compat.embedding match), or choose compat.embedding truncate or pad"
+        )
+    print(f"Old descriptors have {wanted} dimensions and the model's {dim}: it gets an embedding head")
     config = config.clone()
     config.defrost()
-    config.model.embedding = dim
+    config.model.embedding = wanted
     return config

@@ -11,8 +11,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from ..config import ConfigError
-from ..data.bank import OldFeatureBank, names_of
-from ..data.in_order import root_of, training_images
+from ..data.bank import OldFeatureBank
+from ..data.in_order import root_of, training_images, training_names
 from ..data.training_list import NAME, matching_classes, read_training_list, training_list
 from ..engines import InputStyle, OldModel, OldSide, build_bank
 from .networks import read_weights, style_of, trained_network
@@ -21,7 +21,7 @@ BANK = "old_features.npy"
 
 
 class OldSource:
-    """Where old features come from, before the new model is built.
+    """Where old features come from: what is known of them before they are computed, which is long work.
 
     Args:
         config: the configuration.
@@ -29,7 +29,8 @@ class OldSource:
 
     Attributes:
         model: the old model; None when only its features are left.
-        side: the old side of the training images.
+        classes: (C,) the old classifier's row for each training identity; None where nobody wants it or can know it.
+        dim: of the old descriptors.
 
     Raises:
         ConfigError: weights that do not fill the old model, or an old classifier that is asked for and not known.
@@ -37,23 +38,35 @@ class OldSource:
     """
 
     def __init__(self, config: CfgNode, datamanager: Any) -> None:
-        compat = config.compat
-        self.model = None if compat.features else build_old_model(config, InputStyle.of(datamanager))
-        classes = self._classes(compat, datamanager)
-        classifier = self.model.classifier if self.model and classes is not None else None
-        device = "cuda" if config.use_gpu and torch.cuda.is_available() else "cpu"
-        bank = self._bank(config, datamanager)
-        self.side = OldSide(bank, datamanager, classifier, classes, device, compat.rbcl.neighbours)
+        self._config, self._datamanager, compat = config, datamanager, config.compat
+        self.model: OldModel | None = None
+        self._source: OldModel | OldFeatureBank
+        if compat.features:
+            names = training_names(datamanager, root_of(datamanager))
+            self._source = OldFeatureBank.of_file(compat.features, names)
+            print(f"Old features: {len(self._source)} of {compat.features}")
+        else:
+            self._source = self.model = build_old_model(config, InputStyle.of(datamanager))
+            if compat.independent:
+                build_independent(config, datamanager)  # it is needed after the training, and would fail then
+        self.classes = self._classes(compat, datamanager)
+        self.dim = self._source.dim
 
-    def _bank(self, config: CfgNode, datamanager: Any) -> OldFeatureBank:
-        compat = config.compat
-        if self.model is None:
-            names = names_of([image[0] for image in training_images(datamanager)], root_of(datamanager))
-            bank = OldFeatureBank.of_file(compat.features, names)
-            print(f"Old features: {len(bank)} of {compat.features}")
-            return bank
+    def side(self) -> OldSide:
+        """The old side of the training images; old features are computed, or opened where they are.
+
+        Raises:
+            BankError: a bank of something else.
+            ValueError: a descriptor is not finite; names the image.
+        """
+        config, compat = self._config, self._config.compat
         path = Path(compat.bank) if compat.bank else Path(config.data.save_dir) / BANK
-        return build_bank(self.model, datamanager, path, keep=bool(compat.bank))
+        bank, classifier = self._source, None
+        if isinstance(bank, OldModel):
+            classifier = bank.classifier if self.classes is not None else None
+            bank = build_bank(bank, self._datamanager, path, keep=bool(compat.bank))
+        device = "cuda" if config.use_gpu and torch.cuda.is_available() else "cpu"
+        return OldSide(bank, self._datamanager, classifier, self.classes, device, compat.rbcl.neighbours)
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
         """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""
@@ -63,7 +76,7 @@ class OldSource:
         path = Path(compat.old_images or Path(compat.old_weights).parent.parent / NAME)
         if self.model is None or self.model.classifier is None:
             unknown = "the old model has no linear classifier on its descriptor here"
-        elif not path.is_file():
+        elif not path.is_file() and not compat.old_images:
             unknown = f"the list of the old training images is not at {path} (compat.old_images)"
         if unknown and compat.bct.prototypes == "classifier":
             raise ConfigError(f"compat.bct.prototypes is classifier, and {unknown}; give it, or choose auto or means")
@@ -106,6 +119,23 @@ def build_old_model(config: CfgNode, given: InputStyle) -> OldModel:
     old = OldModel(network, wants, device, channels_last=config.train.channels_last)
     old.classifier = _classifier(weights.state, old.dim)
     return old
+
+
+def build_independent(config: CfgNode, datamanager: Any) -> OldModel:
+    """``model.name`` with ``compat.independent``, frozen, which sees images as the new model does.
+
+    Args:
+        config: the configuration.
+        datamanager: of the training.
+
+    Raises:
+        ConfigError: the weights do not fill it.
+    """
+    style, keys = InputStyle.of(datamanager), ("model.name", "compat.independent")
+    weights, size = read_weights(config.compat.independent), (style.height, style.width)
+    network = trained_network("independent model", config.model.name, weights, keys, use_gpu=config.use_gpu, size=size)
+    device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+    return OldModel(network, style, device, channels_last=config.train.channels_last)
 
 
 def _classifier(state: Mapping[str, Tensor], dim: int) -> Tensor | None:

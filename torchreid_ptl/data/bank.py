@@ -82,18 +82,22 @@ class OldFeatureBank:
 
         Raises:
             FileNotFoundError: there is no such bank.
-            BankError: it is damaged, or of another model, preprocessing or list of images.
+            BankError: it is damaged or no bank, or of another model, preprocessing or list of images.
         """
         path = _checked(path)
         listed = path.with_suffix(".json")
-        for file in (path, listed):
-            if not file.is_file():
-                raise FileNotFoundError(f"There is no bank of old features {path}: {file.name} is missing")
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no bank of old features {path}")
+        if not listed.is_file():
+            raise BankError(
+                f"{path} is no bank of old features, or was not written to its end: {listed.name} is missing. Choose "
+                "another file with compat.bank, or delete it: the bank is built again"
+            )
         try:
             facts = json.loads(listed.read_text())
+            names, found, content = list(facts["names"]), facts["fingerprint"], facts["content"]
             features = np.load(path, mmap_mode="c", allow_pickle=False)
-            names, found, content = facts["names"], facts["fingerprint"], facts["content"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise BankError(f"{path} is damaged ({error}); delete it and {listed.name}: it is built again") from error
         if content != _content(path) or features.dtype != np.float32:
             raise BankError(f"{listed} does not belong to {path}; delete both: the bank is built again")

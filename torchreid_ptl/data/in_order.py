@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from .bank import names_of
 from .reading import ReadingDataset, collate
 
 
@@ -23,7 +24,27 @@ def training_images(datamanager: Any) -> list[tuple[Any, ...]]:
     They are those of the loader: with pseudo labels, the images that have one.
     """
     dataset = datamanager.train_loader.dataset
-    return list(getattr(dataset, "dataset", dataset).train)
+    return list(getattr(dataset, "dataset", dataset).data)
+
+
+def training_names(datamanager: Any, root: str) -> list[str]:
+    """Names of the training images, in their order: paths below the root.
+
+    Args:
+        datamanager: the host's or this package's.
+        root: of the data sets, :func:`root_of`.
+
+    Raises:
+        ValueError: an image is listed twice, for example because a data set is; names it.
+    """
+    names = names_of([image[0] for image in training_images(datamanager)], root)
+    if len(set(names)) < len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(
+            f"The training set lists {twice} twice, and an image has one old feature; name each data set once in "
+            "data.sources"
+        )
+    return names
 
 
 def loader_in_order(

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ..data.bank import OldFeatureBank
 from ..losses.compatible import CompatibleLoss
 from ..runtime.weights import unwrap
-from .beside import BesideObjective
+from .beside import BesideObjective, descriptor_dim
 from .engine import ImagePTLEngine
 from .frozen import InputStyle
 from .objectives import Objective, SoftmaxObjective, Terms
 from .old import OldModel, build_bank
-from .old_side import OldBatch, OldSide, resized
+from .old_side import OldBatch, OldSide, compared_dim, resized
 from .outputs import Outputs
 
 OF_BATCH = ("image_ids", "camids")
@@ -39,7 +39,7 @@ class CompatibleObjective(BesideObjective):
         old_model: the old model itself, where it is there: not for the training, but for comparing afterwards.
 
     Raises:
-        ValueError: no losses, a weight for no loss, or a negative one.
+        ValueError: as :func:`agreed_weights`.
     """
 
     def __init__(
@@ -52,17 +52,10 @@ class CompatibleObjective(BesideObjective):
         old_model: OldModel | None = None,
     ) -> None:
         super().__init__(base)
+        self.weights = agreed_weights(losses, weights, base)
         self.old_model = old_model
         self.losses, self.old, self.dimensions = nn.ModuleDict(losses), old, dimensions
-        own = {name: loss.weight for name, loss in losses.items()}
-        self.weights = {**own, **(weights or {})}
         self._network: Any = None
-        foreign = self.weights.keys() - own.keys()
-        if not own or foreign or min(self.weights.values()) < 0:
-            raise ValueError(
-                f"Backward-compatible training needs at least one loss and weights from 0 of these losses; got losses "
-                f"{', '.join(own) or 'none'} and weights {self.weights}"
-            )
 
     def prepare(self, network: nn.Module, style: InputStyle) -> None:
         """Checks the new model against the old side, and shows the old side to the losses.
@@ -131,7 +124,9 @@ class CompatibleObjective(BesideObjective):
         for needed in loss.needs:
             if needed in OF_BATCH or self._given(needed, {}) is not None:
                 continue
-            raise ValueError(f"The loss {name} needs {needed}: {_REMEDIES[needed]}")
+            raise ValueError(
+                f"The loss {name} needs {needed}: {_REMEDIES.get(needed, 'this training has no such thing')}"
+            )
 
 
 _REMEDIES = {
@@ -207,12 +202,39 @@ class ImageCompatibleEngine(ImagePTLEngine):
             losses = {name_of(losses): losses}
         if isinstance(base, str):
             base = named_base(base, label_smooth)
+        agreed_weights(losses, weights, base)  # what can be refused is refused before old features are computed
+        require_classifier(losses, model, compared_dim(descriptor_dim(model, style), old.dim, dimensions))
         features = old if isinstance(old, OldFeatureBank) else build_bank(old, datamanager, bank)
         classifier = getattr(old, "classifier", None) if old_classes is not None else None
         side = OldSide(features, datamanager, classifier, old_classes, device)
         objective = CompatibleObjective(losses, side, weights, base, dimensions).to(device)
         objective.prepare(model, style)
         super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
+
+
+def agreed_weights(
+    losses: Mapping[str, CompatibleLoss], weights: Mapping[str, float] | None, base: Objective | None
+) -> dict[str, float]:
+    """The weight of each loss: what is said, else its own.
+
+    Args:
+        losses: by name.
+        weights: by name, of those for which something is said.
+        base: the new model's own objective, if it has one.
+
+    Raises:
+        ValueError: no losses, a weight for no loss, one that is negative or no number, or nothing to learn at all.
+    """
+    own = {name: loss.weight for name, loss in losses.items()}
+    agreed = {**own, **(weights or {})}
+    if not own or agreed.keys() - own.keys() or not all(0 <= weight < float("inf") for weight in agreed.values()):
+        raise ValueError(
+            "Backward-compatible training needs at least one loss and finite weights from 0 of these losses; got "
+            f"losses {', '.join(own) or 'none'} and weights {agreed}"
+        )
+    if base is None and not any(agreed.values()):
+        raise ValueError(f"Nothing is left to learn: no objective of the new model's own, and weights {agreed}")
+    return agreed
 
 
 def named_base(name: str, label_smooth: bool) -> Objective:
@@ -235,6 +257,22 @@ def name_of(loss: CompatibleLoss) -> str:
         'rbc'
     """
     return type(loss).__name__.removesuffix("Loss").lower()
+
+
+def require_classifier(losses: Mapping[str, CompatibleLoss], network: nn.Module, dim: int) -> None:
+    """Makes sure that a network has the classifier that a loss needs.
+
+    Args:
+        losses: by name.
+        network: the new model.
+        dim: in which features are compared.
+
+    Raises:
+        ValueError: it has none that is one linear layer on the descriptor.
+    """
+    for name, loss in losses.items():
+        if "classifier" in loss.needs and classifier_weights(unwrap(network), dim) is None:
+            raise ValueError(f"The loss {name} needs classifier: {_REMEDIES['classifier']}")
 
 
 def classifier_weights(network: nn.Module, dim: int) -> Tensor | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.bank import BankError, OldFeatureBank, list_digest, names_of
-from ..data.in_order import loader_in_order, root_of, training_images
+from ..data.in_order import loader_in_order, root_of, training_images, training_names
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel, InputStyle
 from .testing import Descriptors, TestOptions, extract
@@ -73,21 +73,23 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
         keep: a file of something else is an error; False lets it be replaced.
 
     Raises:
-        BankError: the file is damaged, or of another model, preprocessing or list of images.
-        ValueError: a descriptor is not finite; names the image.
+        BankError: the file is damaged or no bank, or of another model, preprocessing or list of images.
+        ValueError: a descriptor is not finite, or the training set lists an image twice; names the image.
     """
     images = training_images(datamanager)
-    names = names_of([image[0] for image in images], root_of(datamanager))
+    names = training_names(datamanager, root_of(datamanager))
     fingerprint = list_digest(names, old.fingerprint())
-    if path is not None and Path(path).exists():
+    if path is not None:
         try:
             bank = OldFeatureBank.load(path, fingerprint)
             print(f"Old features: {len(bank)} of {path}")
             return bank
-        except (BankError, FileNotFoundError) as error:
-            if keep and isinstance(error, BankError):
+        except FileNotFoundError:
+            pass
+        except BankError as error:
+            if keep:
                 raise
-            print(f"{error}: it is replaced")
+            print(f"{path} is replaced: {error}")
     found = old.describe(images, "old features", **_loading(datamanager))
     bank = OldFeatureBank(names_of(found.paths, root_of(datamanager)), torch.as_tensor(found.features), fingerprint)
     if path is not None:

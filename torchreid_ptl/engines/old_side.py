@@ -1,6 +1,7 @@
 """What the old model says of the training set, as the compatible losses want it."""
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..data.bank import OldFeatureBank, names_of
-from ..data.in_order import root_of, training_images
+from ..data.in_order import root_of, training_images, training_names
 from ..losses.nca import nearest_centres
 
 RULES = ("error", "truncate", "pad")
@@ -45,7 +46,7 @@ class OldSide:
         gallery_camids: (G,) their cameras.
 
     Raises:
-        ValueError: no training image has an old feature, or a classifier without its rows.
+        ValueError: no training image has an old feature, or a classifier without its rows or with others.
     """
 
     def __init__(
@@ -59,10 +60,14 @@ class OldSide:
     ) -> None:
         self.fingerprint, self.device, self._neighbours = bank.fingerprint, torch.device(device), neighbours
         self._state = torch.empty(0, 3, dtype=torch.long)
+        self.num_classes = 0  # never shrinks: the new model's classifier does not
         if (classifier is None) != (classes is None):
             raise ValueError("An old classifier needs its row for each training identity (classes), and the reverse")
         self.old_classifier = None if classifier is None else classifier.detach().float().to(device)
         self.old_classes = None if classes is None else classes.to(device)
+        if classifier is not None and classes is not None:  # they are no part of the features, but of the training
+            self.fingerprint = _digest(bank.fingerprint, classifier, classes)
+        self._class_of: Tensor | None = None
         self._root = root_of(datamanager)
         self._bank, self._features = bank, bank.features
         self.take_labels(datamanager)
@@ -82,7 +87,7 @@ class OldSide:
             ValueError: no training image has an old feature.
         """
         images = training_images(datamanager)
-        names = names_of([image[0] for image in images], self._root)
+        names = training_names(datamanager, self._root)
         rows = self._bank.rows(names)
         held = rows >= 0
         if not held.any():
@@ -97,7 +102,8 @@ class OldSide:
         self._state = state
         self._row = {names[index]: row for row, index in enumerate(held.nonzero().flatten().tolist())}
         self.gallery_pids, self.gallery_camids = labels.to(self.device).unbind(1)
-        self.num_classes = 1 + max(image[1] for image in images)
+        self.num_classes = max(self.num_classes, 1 + max(image[1] for image in images))
+        self._follow_classes()
         self._forget("gallery", "class_means", "neighbours")
         return True
 
@@ -115,15 +121,9 @@ class OldSide:
         Raises:
             ValueError: dimensions differ under ``'error'``; names both and the remedies.
         """
-        if dim == self.dim:
-            return dim
-        if rule not in RULES[1:]:
-            raise ValueError(
-                f"New features have {dim} dimensions and old ones {self.dim}. Give the new model an embedding head of "
-                f"{self.dim} dimensions (compat.embedding match), or compare by a declared rule: compat.embedding "
-                "truncate (first dimensions of the longer) or pad (zeros behind the shorter)"
-            )
-        common = min(dim, self.dim) if rule == "truncate" else max(dim, self.dim)
+        common = compared_dim(dim, self.dim, rule)
+        if common == self.dim:
+            return common
         self._features = resized(self._features, common)
         if self.old_classifier is not None:
             self.old_classifier = resized(self.old_classifier, common)
@@ -166,11 +166,66 @@ class OldSide:
         """(C, K) the identities whose old centres are nearest to each one's."""
         return nearest_centres(self.class_means, self._neighbours)
 
+    def _follow_classes(self) -> None:
+        """Where identities are numbered anew, each has the old class that its images began with, if that is one."""
+        rows, pids = self._state[:, 0], self._state[:, 1]
+        if self.old_classes is None:
+            return
+        if self._class_of is None:  # of each row of the bank
+            _check_classes(self.old_classes, self.num_classes, self.old_classifier)
+            self._class_of = torch.full((len(self._bank),), -1)
+            self._class_of[rows] = self.old_classes.cpu()[pids]
+            return
+        found = torch.full((self.num_classes,), -1)
+        for pid in pids.unique().tolist():
+            classes = self._class_of[rows[pids == pid]].unique()
+            found[pid] = classes[0] if len(classes) == 1 else -1
+        self.old_classes = found.to(self.device)
+
     def _forget(self, *names: str) -> None:
         for name in names:
             self.__dict__.pop(name, None)
 
 
+def _check_classes(classes: Tensor, num_classes: int, classifier: Tensor | None) -> None:
+    known = 0 if classifier is None else len(classifier)
+    if classes.shape != (num_classes,) or int(classes.max()) >= known:
+        raise ValueError(
+            f"classes must be ({num_classes},), a row of the {known} of the old classifier for each training identity, "
+            f"-1 for an unknown one; got {tuple(classes.shape)}, up to {int(classes.max())}"
+        )
+
+
+def _digest(fingerprint: str, *tensors: Tensor) -> str:
+    parts = [tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in tensors]
+    return hashlib.sha256(b"".join([fingerprint.encode(), *parts])).hexdigest()[:16]
+
+
+def compared_dim(new: int, old: int, rule: str = "error") -> int:
+    """The dimension in which new and old descriptors are compared.
+
+    Args:
+        new: dimension of the new model's descriptor.
+        old: dimension of the old one's.
+        rule: as for :meth:`OldSide.fit`.
+
+    Raises:
+        ValueError: they differ under ``'error'``, or there is no such rule; names both and the remedies.
+    """
+    if rule not in RULES:
+        raise ValueError(f"dimensions is {rule!r}; allowed: {', '.join(RULES)}")
+    if new == old:
+        return new
+    if rule == "error":
+        raise ValueError(
+            f"New features have {new} dimensions and old ones {old}. Give the new model an embedding head of {old} "
+            "dimensions (compat.embedding match), or compare by a declared rule: compat.embedding truncate (first "
+            "dimensions of the longer) or pad (zeros behind the shorter)"
+        )
+    return min(new, old) if rule == "truncate" else max(new, old)
+
+
 def resized(features: Tensor, dim: int) -> Tensor:
     """(N, D) cut to the first ``dim`` dimensions, or with zeros behind."""
-    return functional.pad(features[:, :dim], (0, max(0, dim - features.shape[1])))
+    lacking = dim - features.shape[1]
+    return functional.pad(features, (0, lacking)) if lacking > 0 else features[:, :dim]

@@ -159,8 +159,9 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
     before, today = state.get("reference", ""), engine.objective.fingerprint()
     if before != today:
         raise CheckpointError(
-            f"{path} was trained with another frozen model (teacher): its fingerprint was {before or 'none'!r} and is "
-            f"{today or 'none'!r}. Continue with the one it had, or begin a new run in another data.save_dir"
+            f"{path} was trained with another frozen model (teacher, or old model and its images): its fingerprint was "
+            f"{before or 'none'!r} and is {today or 'none'!r}. Continue with the one it had, or begin "
+            "a new run in another data.save_dir"
         )
 
 
