@@ -225,6 +225,30 @@ def test_weights_of_the_stage_win_and_those_of_the_file_are_for_who_has_none():
     assert starts == [Start(None, "file.pth", True), Start(None, "own.pth", True), Start(None, "file.pth", True)]
 
 
+def test_a_stage_may_begin_from_one_it_names():
+    def starts(weights, third="x"):
+        models = [("x", ""), ("x_ptl", ""), (third, weights)]
+        alike = {
+            "data": {"root": "", "sources": ["a"], "split_id": 0, "combineall": False},
+            "cuhk03": {"labeled_images": False, "classic_split": False},
+        }
+        configs = [
+            CfgNode(
+                {**student(model), **alike, "model": {"name": model, "load_weights": file, "load_classifier": True}}
+            )
+            for model, file in models
+        ]
+        return find_starts(configs, [(), (), ("model.load_weights",)], ["old", "new", "last"])
+
+    assert starts("old")[2] == Start(0, "", True)
+    assert starts("old", "x_ptl")[2] == Start(0, "", True)
+    assert starts("file.pth")[2] == Start(None, "file.pth", True)
+    with pytest.raises(ConfigError, match=r"Stage 3 \('x'\) begins from stage 2 \('new', "):
+        starts("new")
+    with pytest.raises(ConfigError, match="name an earlier stage with the same model or its plain backbone"):
+        starts("last")
+
+
 def test_a_stage_without_epochs_hands_on_what_it_began_from():
     tested = {"train.max_epoch": 0}
     starts = starts_of(("a", "x"), ("a", "y", tested), ("a", "x"))

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torchreid
 
-from torchreid_ptl.data.all_images import in_order
+from torchreid_ptl.data.in_order import in_order
 
 NAME = "drawn_pedestrians_tiny"
 LABELS = np.array([2, -1, 0, 0, 1, 1, -1, 2] * 2)

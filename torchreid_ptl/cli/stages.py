@@ -116,8 +116,9 @@ def plan(file: Sequence[Entry], said: Sequence[Entry]) -> Chain | None:
         _settle(stage, common)
     configs = [stage.config for stage in stages]
     given = [stage.given.keys() for stage in stages]
-    references = find_references(configs, [stage.name for stage in stages])
-    return Chain(common, tuple(stages), tuple(find_starts(configs, given)), tuple(references), resume)
+    names = [stage.name for stage in stages]
+    starts, references = find_starts(configs, given, names), find_references(configs, names)
+    return Chain(common, tuple(stages), tuple(starts), tuple(references), resume)
 
 
 def _require_items(items: Any, origin: str) -> None:

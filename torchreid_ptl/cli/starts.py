@@ -38,16 +38,24 @@ class Start:
     classifier: bool
 
 
-def find_starts(configs: Sequence[Any], given: Sequence[Collection[str]]) -> list[Start]:
+def find_starts(configs: Sequence[Any], given: Sequence[Collection[str]], names: Sequence[str] = ()) -> list[Start]:
     """What each stage begins from: the nearest earlier stage whose model fits, unless it names weights itself.
+
+    These are a file, or the name of an earlier stage.
 
     Args:
         configs: settings of the stages, in order.
         given: the keys that each stage sets for itself.
+        names: of the stages.
+
+    Raises:
+        ConfigError: a stage that is named comes later, or its model does not fit.
     """
     found: list[Start] = []
-    for config, own in zip(configs, given, strict=True):
-        start = None if "model.load_weights" in own else _from_earlier(config, configs, found)
+    for index, (config, own) in enumerate(zip(configs, given, strict=True)):
+        start = _from_named(configs, names, index, found)
+        if start is None and "model.load_weights" not in own:
+            start = _from_earlier(config, configs, found)
         start = start or Start(None, config.model.load_weights, config.model.load_classifier)
         if "model.load_classifier" in own:
             start = replace(start, classifier=config.model.load_classifier)
@@ -86,11 +94,28 @@ def fits(model: str, earlier: str) -> bool:
     return model == earlier or any(model == earlier + suffix for suffix in SUFFIXES)
 
 
+def _from_named(configs: Sequence[Any], names: Sequence[str], index: int, found: Sequence[Start]) -> Start | None:
+    name, model = configs[index].model.load_weights, configs[index].model.name
+    if not name or name not in names:
+        return None
+    stage = names.index(name)
+    if stage >= index or not fits(model, configs[stage].model.name):
+        raise ConfigError(
+            f"Stage {index + 1} ({model!r}) begins from stage {stage + 1} ({name!r}, model.load_weights), whose model is "
+            f"{configs[stage].model.name!r}; name an earlier stage with the same model or its plain backbone"
+        )
+    return _handed_on(stage, configs[index], configs, found)
+
+
 def _from_earlier(config: Any, configs: Sequence[Any], found: Sequence[Start]) -> Start | None:
     fitting = [index for index in range(len(found)) if fits(config.model.name, configs[index].model.name)]
     if not fitting:
         return None
-    index = fitting[-1]
+    return _handed_on(fitting[-1], config, configs, found)
+
+
+def _handed_on(index: int, config: Any, configs: Sequence[Any], found: Sequence[Start]) -> Start:
+    """The beginning that a stage offers to a later one."""
     if not trains(configs[index]):  # it hands on what it began from itself
         handed = found[index]
         if handed.stage is None:

@@ -1,5 +1,6 @@
 """Images one after the other, without augmentation, as a gallery holds them."""
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -81,3 +82,31 @@ def root_of(datamanager: Any) -> str:
     """The folder that holds the data sets; the host's manager forgets it: then the images' common folder."""
     root = getattr(datamanager, "root", "")
     return root or os.path.commonpath([os.path.dirname(os.path.abspath(i[0])) for i in training_images(datamanager)])
+
+
+def in_order(datamanager: Any) -> DataLoader:
+    """A loader over all training images with the test transform, in the order of the training list.
+
+    What a data manager's training loader leaves out after ``relabel`` is in it.
+
+    Args:
+        datamanager: the host's or this package's.
+
+    Returns:
+        Batches of the test loaders' size; of this package's manager, an unreadable image is treated as it says.
+    """
+    dataset = copy.copy(all_training_images(datamanager))
+    dataset.transform = datamanager.transform_te
+    sides = next(iter(datamanager.test_loader.values()))
+    return DataLoader(
+        ReadingDataset(dataset, getattr(datamanager, "on_bad_image", "error")),
+        batch_size=sides["query"].batch_size,
+        num_workers=datamanager.train_loader.num_workers,
+        pin_memory=datamanager.use_gpu,
+        collate_fn=collate,
+    )
+
+
+def all_training_images(datamanager: Any) -> Any:
+    """The host's data set of all training images; its list ``data`` is in their order."""
+    return getattr(datamanager, "train_set", datamanager.train_loader.dataset)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .. import host
 from ..evaluation.arrays import Integers
-from .all_images import in_order
+from .in_order import in_order
 from .names import check_use
 from .preflight import DOCS, check_folders, check_identities
 from .reading import ReadingDataset, collate

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.all_images import all_training_images, in_order
+from ..data.in_order import all_training_images, in_order
 from ..data.pseudo_labels import OUTLIER, check_clusters, pseudo_labels
 from ..evaluation.arrays import Integers
 from ..runtime.weights import unwrap
