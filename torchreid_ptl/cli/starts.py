@@ -101,8 +101,8 @@ def _from_named(configs: Sequence[Any], names: Sequence[str], index: int, found:
     stage = names.index(name)
     if stage >= index or not fits(model, configs[stage].model.name):
         raise ConfigError(
-            f"Stage {index + 1} ({model!r}) begins from stage {stage + 1} ({name!r}, model.load_weights), whose model is "
-            f"{configs[stage].model.name!r}; name an earlier stage with the same model or its plain backbone"
+            f"Stage {index + 1} ({model!r}) begins from stage {stage + 1} ({name!r}, model.load_weights), whose model "
+            f"is {configs[stage].model.name!r}; name an earlier stage with the same model or its plain backbone"
         )
     return _handed_on(stage, configs[index], configs, found)
 
