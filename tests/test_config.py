@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from torchreid_ptl.config import ConfigError, default_config, get, load_config, to_dict, validate
+from torchreid_ptl.config import ConfigError, default_config, get, load_config, to_dict
 from torchreid_ptl.settings import SETTINGS
+from torchreid_ptl.validation import validate
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HOST_DEFAULTS = {  # a sample of torchreid's scripts/default_config.py

@@ -10,7 +10,7 @@ import torchreid
 
 from torchreid_ptl.cli.build import build_datamanager, build_engine
 from torchreid_ptl.cli.main import configure, main, parse, run
-from torchreid_ptl.config import ConfigError, load_config, validate
+from torchreid_ptl.config import ConfigError, load_config
 from torchreid_ptl.data.bank import BankError, OldFeatureBank, names_of
 from torchreid_ptl.data.features import save_features
 from torchreid_ptl.data.in_order import training_images
@@ -22,6 +22,7 @@ from torchreid_ptl.models import Embedded
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 from torchreid_ptl.runtime.seeding import seed_everything
 from torchreid_ptl.settings import COMPATIBLE
+from torchreid_ptl.validation import validate
 
 ROOT = Path(__file__).parents[2]
 TINY = "drawn_pedestrians_tiny"
@@ -93,7 +94,7 @@ def test_a_run_is_compared_with_its_old_model(tmp_path, tiny_root, old, capsys):
     style = ["compat.old_height", "48", "compat.old_width", "24", "compat.old_norm_mean", "[0.5, 0.5, 0.5]"]
     style += ["compat.old_norm_std", "[0.2, 0.2, 0.2]", "compat.independent", independent]
     engine = run(configure(parse(asked(tmp_path, tiny_root, old, *style))))
-    folder = tmp_path / "log" / "compatibility"
+    folder = tmp_path / "log" / "comparison"
     found = json.loads((folder / "results.json").read_text())
     assert set(found["versions"]) == {"old", "new", "independent"}
     (update,) = found["targets"][TINY]["updates"]
@@ -126,7 +127,7 @@ def test_only_testing_needs_no_old_weights_and_leaves_no_bank(tmp_path, tiny_roo
     test = ["compat.old", "osnet_x0_25", "test.evaluate", "True", "model.load_weights", new]
     assert main(asked(tmp_path, tiny_root, "", *test)) == 0
     assert not (tmp_path / "log" / "old_features.npy").exists()
-    assert not (tmp_path / "log" / "compatibility").exists()
+    assert not (tmp_path / "log" / "comparison").exists()
     assert json.loads((tmp_path / "log" / "results.json").read_text())["epochs"] == 0
 
 
@@ -146,7 +147,7 @@ def test_a_file_of_features_instead_of_the_model(tmp_path, tiny_root, old, capsy
     assert f"Old features: 14 of {path}" in out
     assert "2 training images have no old feature" in out
     assert "The old model is gone" in out
-    assert not (tmp_path / "log" / "compatibility").exists()
+    assert not (tmp_path / "log" / "comparison").exists()
 
 
 def test_a_bank_for_several_runs(tmp_path, tiny_root, old, capsys):

@@ -11,9 +11,10 @@ from torchreid_ptl.cli.compatibility import main as compare
 from torchreid_ptl.cli.evaluate import main as evaluate
 from torchreid_ptl.cli.main import main
 from torchreid_ptl.cli.networks import agreed_embedding, build_model, build_network, read_weights, trained_network
-from torchreid_ptl.config import ConfigError, load_config, validate
+from torchreid_ptl.config import ConfigError, load_config
 from torchreid_ptl.models import Embedded, embed
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
+from torchreid_ptl.validation import validate
 
 TINY = "drawn_pedestrians_tiny"
 SMALL = ["data.height", "64", "data.width", "32", "data.workers", "0"]

@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from ..config import ConfigError, get, to_dict, validate
+from ..config import ConfigError, get, to_dict
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
 from ..engines.resume import different_settings
 from ..runtime.checkpoint import newest_checkpoint
 from ..runtime.files import replace_file, set_aside
+from ..validation import validate
 from .networks import agreed_embedding, read_weights
 from .record import left_by_a_chain, require_same, write_record
 from .report import LEFT_BY_TRAINING, left_by_a_run, make_room

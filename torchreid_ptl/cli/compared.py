@@ -12,15 +12,12 @@ from ..engines import CompatibleObjective, Descriptors, ImagePTLEngine, OldModel
 from .compatibility_report import leave
 from .measured import FRACTIONS, measure
 from .old_side import build_independent
-from .report import make_room, overwritten, write_config
+from .report import COMPARISON, make_room, overwritten, write_config
 from .versions import INDEPENDENT, Version
-
-FOLDER = "compatibility"
-"""Below the folder of the run."""
 
 
 def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
-    """Measures what a compatible training was for, on all its targets, and leaves it in ``compatibility/``.
+    """Measures what a compatible training was for, on all its targets, and leaves it in ``comparison/``.
 
     Args:
         engine: after its last test.
@@ -49,7 +46,7 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
         versions.append(Version(INDEPENDENT, origin, _sides(alone, engine, config)))
     rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
     targets = [measure(target, versions, config, rule) for target in engine.descriptors]
-    place = folder / FOLDER
+    place = folder / COMPARISON
     place.mkdir(exist_ok=True)
     make_room(place, overwritten(place))
     write_config(config, place)

@@ -20,7 +20,6 @@ from ..config import (
     build_config,
     read_file,
     read_options,
-    validate,
 )
 from ..data.features import SUFFIXES
 from ..data.preflight import check_folders
@@ -31,6 +30,7 @@ from ..runtime.checkpoint import CheckpointError
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
 from ..settings import SETTINGS
+from ..validation import validate
 from .build import build_datamanager, build_engine, run_options
 from .chain import check_settings, prepare, run_stages, stop_explained
 from .compared import compare_with_old

@@ -30,6 +30,8 @@ LEFT_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
 """What a training leaves in the folder of its run and a test does not overwrite."""
 RECORD = "chain.json"
 """The file by which the folder of a chain is known."""
+COMPARISON = "comparison"
+"""The folder, below that of a compatible training, with the comparison of its old and new model."""
 
 
 def require_no_chain(folder: Path) -> None:
@@ -58,7 +60,13 @@ def left_by_a_run(folder: Path) -> list[str]:
         "matrix_*.*",
         "backfill_*.png",
     )
-    return ["results.json", "config.yaml", "report.html", *(path.name for p in patterns for path in folder.glob(p))]
+    return [
+        COMPARISON,
+        "results.json",
+        "config.yaml",
+        "report.html",
+        *(path.name for p in patterns for path in folder.glob(p)),
+    ]
 
 
 def overwritten(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
