@@ -12,6 +12,7 @@ from torchreid_ptl.data.bank import BankError, OldFeatureBank, names_of
 from torchreid_ptl.data.in_order import root_of, training_images
 from torchreid_ptl.engines import (
     BesideObjective,
+    ClusterObjective,
     CompatibleObjective,
     ImageCompatibleEngine,
     ImagePTLEngine,
@@ -420,6 +421,32 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny_manager, tmp_p
     assert whole.history["loss"] == second.history["loss"]
     queue = whole.objective.losses["nccl"]
     assert (int(queue.seen), len(queue.queue)) == (32, 20)
+
+
+@pytest.mark.parametrize("change", [lambda pid: pid, lambda pid: 0])
+def test_over_pseudo_labels_a_resumed_run_ends_alike_and_true_identities_are_not_looked_at(
+    tiny_manager, tmp_path, change
+):
+    def fresh(folder, change):
+        manager = tiny_manager()
+        images = [(path, change(pid), *rest) for path, pid, *rest in manager.train_set.data]
+        manager.train_set.train = manager.train_set.data = images
+        criteria = {"rbcl": losses.RBCLoss("full"), "nccl": losses.NCCLLoss(512, 20), "unibct": losses.UniBCTLoss()}
+        base = ClusterObjective(eps=0.99, min_samples=1, k1=1, k2=1)  # nearest pairs and single images
+        return engine_of(manager, criteria, student=build(num_classes=1), base=base)
+
+    whole = fresh("whole", lambda pid: pid)
+    torch.manual_seed(9)
+    whole.run(save_dir=str(tmp_path / "whole"), max_epoch=2)
+    first = fresh("cut", change)
+    torch.manual_seed(9)
+    first.run(save_dir=str(tmp_path / "cut"), max_epoch=1)
+    second = fresh("cut", change)
+    second.run(save_dir=str(tmp_path / "cut"), max_epoch=2, resume="auto")
+    assert equal(bits(whole.model), bits(second.model))
+    assert equal(bits(whole.objective), bits(second.objective))
+    assert int(second.objective.losses["nccl"].seen) <= 16  # emptied with each epoch's labels
+    assert set(second.objective.old.gallery_pids.tolist()) == set(range(len(second.objective.base.centres)))
 
 
 def test_another_old_model_is_refused_on_resume(tiny_manager, tmp_path):

@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from .. import losses
 from ..engines import CompatibleObjective, InputStyle, Objective
-from ..engines.compatible import agreed_weights, require_classifier
+from ..engines.compatible_objective import agreed_weights, require_classifier
 from ..engines.old_side import compared_dim
 from ..losses import CompatibleLoss
 from ..runtime.seeding import random_state_kept

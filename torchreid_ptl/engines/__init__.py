@@ -2,7 +2,8 @@
 
 from .beside import BesideObjective, descriptor_dim
 from .cluster import ClusterObjective
-from .compatible import CompatibleObjective, ImageCompatibleEngine
+from .compatible import ImageCompatibleEngine
+from .compatible_objective import CompatibleObjective
 from .engine import CHECKPOINTS, ImagePTLEngine
 from .feature_table import FeatureTable, tabulate
 from .finite import NonFiniteLossError

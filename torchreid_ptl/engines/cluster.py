@@ -46,6 +46,7 @@ class ClusterObjective(Objective):
     """
 
     model_loss = "triplet"
+    relabels = True
 
     def __init__(
         self,

@@ -20,9 +20,11 @@ class Objective(nn.Module):
 
     Attributes:
         model_loss: the ``loss`` a model must be built with: ``'softmax'`` for logits, ``'triplet'`` for features too.
+        relabels: whether it gives the training images other identities in :meth:`begin_epoch`.
     """
 
     model_loss = "softmax"
+    relabels = False
 
     def begin_epoch(self, engine: Any) -> None:
         """Prepares an epoch, for objectives that look at the training set first; does nothing here.
