@@ -25,6 +25,7 @@ from .starts import INDEPENDENT, OLD, TEACHER, final_weights, trains
 from .summary import summarise
 
 Run = Callable[[CfgNode], Any]
+ROLES = {TEACHER: "teacher", OLD: "old model", INDEPENDENT: "independent model"}
 REFERENCES = {"std": (TEACHER,), "compatible": (OLD, INDEPENDENT, "compat.features", "compat.old_images")}
 """By the name of the loss, the settings that name files besides the weights a stage begins from."""
 
@@ -148,7 +149,8 @@ def described(chain: Chain, index: int) -> str:
         kept = "with its classifier where it fits" if start.classifier else "with a new classifier"
         source = f"{_final(chain, start.stage)} (stage {start.stage + 1}), {kept}"
     learns = "".join(
-        f"; {key} is {_final(chain, stage)} (stage {stage + 1})" for key, stage in chain.references[index].items()
+        f"; its {ROLES[key]} is {_final(chain, stage)} (stage {stage + 1})"
+        for key, stage in chain.references[index].items()
     )
     return f"{does}, beginning from {source}{learns}"
 
