@@ -27,15 +27,15 @@ EVALUATION = [
 ] + ["evaluation.compatibility_score", "evaluation.version_matrix"]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_the_python_of_the_evaluation_guide_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "evaluation.md").read_text()
     try:
-        exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+        exec("\n".join(blocks("python", text)), {})
     finally:
         torchreid_ptl.evaluation.uninstall()
     assert "(5, 10)" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_the_python_of_the_evaluation_guide_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_commands_that_evaluate_are_understood():
     text = README + (ROOT / "docs" / "evaluation.md").read_text()
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line.partition("tools/evaluate.py")[2] for line in lines if "tools/evaluate.py" in line]
     assert len(commands) == 4
     for command in commands:
@@ -54,7 +54,7 @@ def test_the_commands_that_evaluate_are_understood():
 
 def test_the_python_of_the_compatibility_guide_runs(capsys):
     text = (ROOT / "docs" / "compatibility.md").read_text()
-    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    exec("\n".join(blocks("python", text)), {})
     out = capsys.readouterr().out
     assert "compatible: yes by mAP" in out
     assert "AC 100.00%" in out
@@ -63,7 +63,7 @@ def test_the_python_of_the_compatibility_guide_runs(capsys):
 def test_the_python_of_the_guide_to_parts_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "parts.md").read_text()
-    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    exec("\n".join(blocks("python", text)), {})
     out = capsys.readouterr().out.splitlines()
     assert {"2 4", "(4,) 2"} <= set(out)
 
@@ -78,9 +78,9 @@ def test_the_commands_of_the_guide_to_parts_are_understood(monkeypatch):
 def test_the_guide_of_pseudo_labels_runs(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs" / "pseudo_labels.md").read_text()
-    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    exec("\n".join(blocks("python", text)), {})
     assert capsys.readouterr().out == "5 clusters, 0 outliers\n"
-    (command,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    (command,) = blocks("sh", text)
     arguments = shlex.split(command.replace("\\\n", " ").partition("tools/main.py")[2])
     assert configure(parse(arguments)).loss.name == "cluster"
     for key in SETTINGS:
@@ -89,7 +89,7 @@ def test_the_guide_of_pseudo_labels_runs(capsys, monkeypatch):
 
 def test_the_commands_that_compare_versions_are_understood():
     text = README + (ROOT / "docs" / "compatibility.md").read_text()
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line.partition("tools/compatibility.py")[2] for line in lines if "tools/compatibility.py" in line]
     assert len(commands) == 4
     for command in commands:
@@ -127,11 +127,11 @@ def test_the_commands_of_the_readme_are_understood(monkeypatch):
 def test_the_guide_of_compatible_training_runs(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "compatible_training.md").read_text()
     monkeypatch.chdir(tmp_path)
-    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), {})
+    exec("\n".join(blocks("python", text)), {})
     assert re.search(r"loss_x \S+  loss_rbcl \S+  loss_l2 \S+", capsys.readouterr().out)
     assert (tmp_path / "log" / "new" / "old_features.npy").is_file()
     monkeypatch.chdir(ROOT)
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     assert len(lines) == 3
     for line in lines:
         parsed = parse(shlex.split(line.partition("tools/main.py")[2]))

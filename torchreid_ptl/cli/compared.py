@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from yacs.config import CfgNode
 
 from ..engines import CompatibleObjective, Descriptors, ImagePTLEngine, OldModel, TestOptions
@@ -44,7 +43,7 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
         origin = {"model": config.model.name, "weights": compat.independent}
         alone = build_independent(config, engine.datamanager)
         versions.append(Version(INDEPENDENT, origin, _sides(alone, engine, config)))
-    rule = compat.embedding if compat.embedding in ("truncate", "pad") else "error"
+    rule = objective.dimensions
     targets = [measure(target, versions, config, rule) for target in engine.descriptors]
     place = folder / COMPARISON
     place.mkdir(exist_ok=True)
@@ -63,8 +62,7 @@ def _sides(model: OldModel, engine: ImagePTLEngine, config: CfgNode) -> dict[str
         images = loaders[side].dataset.dataset.data
         return model.describe(images, f"{target} {side}", options, on_bad_image=policy, **loading)
 
-    with torch.no_grad():
-        return {
-            target: (described(loaders, target, "query"), described(loaders, target, "gallery"))
-            for target, loaders in engine.test_loader.items()
-        }
+    return {
+        target: (described(loaders, target, "query"), described(loaders, target, "gallery"))
+        for target, loaders in engine.test_loader.items()
+    }

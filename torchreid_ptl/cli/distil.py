@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from ..engines import FrozenModel, InputStyle, Objective, STDObjective, projection_of, tabulate
 from ..runtime.seeding import random_state_kept
-from .networks import build_network, read_weights, style_of, trained_network
+from .networks import build_network, device_of, read_weights, style_of, trained_network
 
 
 def build_distillation(config: CfgNode, base: Objective, student: nn.Module, datamanager: Any) -> STDObjective:
@@ -60,5 +59,4 @@ def build_teacher(config: CfgNode, given: InputStyle) -> FrozenModel:
             use_gpu=use_gpu,
             size=(wants.height, wants.width),
         )
-    device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
-    return FrozenModel(network, wants, given, device, config.train.channels_last)
+    return FrozenModel(network, wants, given, device_of(config), config.train.channels_last)

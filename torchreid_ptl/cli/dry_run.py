@@ -73,10 +73,8 @@ def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
     tried.sampler.num_cams = tried.sampler.num_datasets = 1
     tried.data.load_train_targets = tried.data.combineall = False
     tried.test.evaluate = False
-    if "cluster" in (
-        tried.loss.name,
-        tried.compat.objective,
-    ):  # nearest pairs and single images: several clusters whatever a network sees
+    # nearest pairs and single images: several clusters whatever a network sees
+    if "cluster" in (tried.loss.name, tried.compat.objective):
         cluster = tried.loss.cluster
         cluster.eps, cluster.min_samples, cluster.k1, cluster.k2 = 0.99, 1, 1, 1
         tried.sampler.train_sampler = "RandomSampler"

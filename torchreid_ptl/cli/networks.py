@@ -219,4 +219,9 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
         report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
         head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
         print(f"Loading {weights.path}{head}\n{report}")
-    return model.to("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+    return model.to(device_of(config))
+
+
+def device_of(config: CfgNode) -> torch.device:
+    """Where networks work: a GPU when there is one and ``use_gpu`` says so."""
+    return torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")

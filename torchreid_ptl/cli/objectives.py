@@ -42,7 +42,7 @@ def model_loss(config: CfgNode) -> str:
 
 
 def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Objective:
-    """The objective ``loss.name`` stands for, but for ``compatible``, which :func:`build_engine` makes.
+    """The objective ``loss.name`` stands for, but for ``compatible``, which :func:`model_and_objective` makes.
 
     Args:
         config: the configuration.

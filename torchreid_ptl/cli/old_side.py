@@ -15,7 +15,7 @@ from ..data.bank import OldFeatureBank
 from ..data.in_order import root_of, training_images, training_names
 from ..data.training_list import NAME, matching_classes, read_training_list, training_list
 from ..engines import InputStyle, OldModel, OldSide, build_bank
-from .networks import read_weights, style_of, trained_network
+from .networks import device_of, read_weights, style_of, trained_network
 
 BANK = "old_features.npy"
 
@@ -65,8 +65,7 @@ class OldSource:
         if isinstance(bank, OldModel):
             classifier = bank.classifier if self.classes is not None else None
             bank = build_bank(bank, self._datamanager, path, keep=bool(compat.bank))
-        device = "cuda" if config.use_gpu and torch.cuda.is_available() else "cpu"
-        return OldSide(bank, self._datamanager, classifier, self.classes, device, compat.rbcl.neighbours)
+        return OldSide(bank, self._datamanager, classifier, self.classes, device_of(config), compat.rbcl.neighbours)
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
         """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""
@@ -115,8 +114,7 @@ def build_old_model(config: CfgNode, given: InputStyle) -> OldModel:
     wants = style_of(size, compat.old_norm_mean, compat.old_norm_std, trained, given)
     keys, size = ("compat.old", "compat.old_weights"), (wants.height, wants.width)
     network = trained_network("old model", compat.old, weights, keys, use_gpu=config.use_gpu, size=size)
-    device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
-    old = OldModel(network, wants, device, channels_last=config.train.channels_last)
+    old = OldModel(network, wants, device_of(config), channels_last=config.train.channels_last)
     old.classifier = _classifier(weights.state, old.dim)
     return old
 
@@ -134,8 +132,7 @@ def build_independent(config: CfgNode, datamanager: Any) -> OldModel:
     style, keys = InputStyle.of(datamanager), ("model.name", "compat.independent")
     weights, size = read_weights(config.compat.independent), (style.height, style.width)
     network = trained_network("independent model", config.model.name, weights, keys, use_gpu=config.use_gpu, size=size)
-    device = torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
-    return OldModel(network, style, device, channels_last=config.train.channels_last)
+    return OldModel(network, style, device_of(config), channels_last=config.train.channels_last)
 
 
 def _classifier(state: Mapping[str, Tensor], dim: int) -> Tensor | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from yacs.config import CfgNode
 
 from ..config import ConfigError
@@ -14,7 +13,7 @@ from ..data.preflight import check_folders
 from ..engines import Descriptors, FrozenModel, InputStyle, TestOptions, extract
 from ..evaluation.unit import common_dimension
 from .build import build_datamanager
-from .networks import build_model
+from .networks import build_model, device_of
 from .objectives import model_loss
 
 INDEPENDENT = "independent"
@@ -96,8 +95,7 @@ def load_models(configs: Mapping[str, CfgNode], style: InputStyle, rule: str) ->
     for name, config in configs.items():
         print(f"Version {name}: {config.model.name}")
         network = build_model(config, 1, model_loss(config))
-        device = "cuda" if config.use_gpu and torch.cuda.is_available() else "cpu"
-        frozen[name] = FrozenModel(network, style, style, device, config.train.channels_last)
+        frozen[name] = FrozenModel(network, style, style, device_of(config), config.train.channels_last)
     check_dimensions({name: model.dim for name, model in frozen.items()}, rule)
     return frozen
 

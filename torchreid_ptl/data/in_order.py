@@ -1,6 +1,5 @@
 """Images one after the other, without augmentation, as a gallery holds them."""
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -74,8 +73,7 @@ def loader_in_order(
     transform = transforms.Compose(
         [transforms.Resize((height, width)), transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     )
-    dataset = ReadingDataset(_Listed([(*image[:3], 0) for image in images], transform), on_bad_image)
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+    return _loader(images, transform, batch_size, workers, on_bad_image)
 
 
 def root_of(datamanager: Any) -> str:
@@ -95,18 +93,24 @@ def in_order(datamanager: Any) -> DataLoader:
     Returns:
         Batches of the test loaders' size; of this package's manager, an unreadable image is treated as it says.
     """
-    dataset = copy.copy(all_training_images(datamanager))
-    dataset.transform = datamanager.transform_te
-    sides = next(iter(datamanager.test_loader.values()))
-    return DataLoader(
-        ReadingDataset(dataset, getattr(datamanager, "on_bad_image", "error")),
-        batch_size=sides["query"].batch_size,
-        num_workers=datamanager.train_loader.num_workers,
-        pin_memory=datamanager.use_gpu,
-        collate_fn=collate,
-    )
+    batch_size = next(iter(datamanager.test_loader.values()))["query"].batch_size
+    workers, policy = datamanager.train_loader.num_workers, getattr(datamanager, "on_bad_image", "error")
+    images = all_training_images(datamanager).data
+    return _loader(images, datamanager.transform_te, batch_size, workers, policy, pin_memory=datamanager.use_gpu)
 
 
 def all_training_images(datamanager: Any) -> Any:
     """The host's data set of all training images; its list ``data`` is in their order."""
     return getattr(datamanager, "train_set", datamanager.train_loader.dataset)
+
+
+def _loader(
+    images: Sequence[tuple[Any, ...]],
+    transform: Any,
+    batch_size: int,
+    workers: int,
+    on_bad_image: str,
+    pin_memory: bool = False,
+) -> DataLoader:
+    dataset = ReadingDataset(_Listed([(*image, 0)[:4] for image in images], transform), on_bad_image)
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=pin_memory, collate_fn=collate)

@@ -16,10 +16,6 @@ from .old_side import OldBatch, OldSide, resized
 from .outputs import Outputs
 
 OF_BATCH = ("image_ids", "camids")
-OF_SET = (
-    "class_means", "old_classifier", "old_classes", "gallery", "gallery_pids", "gallery_image_ids", "gallery_camids",
-    "neighbours",
-)  # fmt: skip
 
 
 class CompatibleObjective(BesideObjective):

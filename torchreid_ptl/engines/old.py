@@ -77,7 +77,8 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
         ValueError: a descriptor is not finite, or the training set lists an image twice; names the image.
     """
     images = training_images(datamanager)
-    names = training_names(datamanager, root_of(datamanager))
+    root = root_of(datamanager)
+    names = training_names(datamanager, root)
     fingerprint = list_digest(names, old.fingerprint())
     if path is not None:
         try:
@@ -91,7 +92,7 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
                 raise
             print(f"{path} is replaced: {error}")
     found = old.describe(images, "old features", **_loading(datamanager))
-    bank = OldFeatureBank(names_of(found.paths, root_of(datamanager)), torch.as_tensor(found.features), fingerprint)
+    bank = OldFeatureBank(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
     if path is not None:
         bank.save(path)
         bank = OldFeatureBank.load(path, fingerprint)

@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from ..data.bank import OldFeatureBank, names_of
 from ..data.in_order import root_of, training_images, training_names
+from ..evaluation.unit import DIMENSIONS, common_dimension
 from ..losses.nca import nearest_centres
-
-RULES = ("error", "truncate", "pad")
 
 
 class OldBatch(NamedTuple):
@@ -212,17 +211,15 @@ def compared_dim(new: int, old: int, rule: str = "error") -> int:
     Raises:
         ValueError: they differ under ``'error'``, or there is no such rule; names both and the remedies.
     """
-    if rule not in RULES:
-        raise ValueError(f"dimensions is {rule!r}; allowed: {', '.join(RULES)}")
-    if new == old:
-        return new
-    if rule == "error":
+    if rule not in DIMENSIONS:
+        raise ValueError(f"dimensions is {rule!r}; allowed: {', '.join(DIMENSIONS)}")
+    if new != old and rule == "error":
         raise ValueError(
             f"New features have {new} dimensions and old ones {old}. Give the new model an embedding head of {old} "
             "dimensions (compat.embedding match), or compare by a declared rule: compat.embedding truncate (first "
             "dimensions of the longer) or pad (zeros behind the shorter)"
         )
-    return min(new, old) if rule == "truncate" else max(new, old)
+    return common_dimension(new, old, rule)
 
 
 def resized(features: Tensor, dim: int) -> Tensor:
