@@ -223,6 +223,36 @@ def test_the_update_gain():
     assert by_features.independent.mAP == pytest.approx(own.mAP)
 
 
+def test_the_independent_model_before_the_old_gallery():
+    (new_query, new_gallery, old_query, old_gallery), labels = world(8)
+    sides = new_query, new_gallery, old_query, old_gallery
+    apart = np.random.default_rng(0).permutation(12)
+    alone = new_query[:, apart], new_gallery[:, apart]
+    result = compatibility(*sides, *labels, independent=alone)
+    wanted = evaluate_ranking(alone[0], old_gallery, *labels, metric="cosine")
+    assert result.independent_cross == pytest.approx((wanted.mAP, wanted.rank(1)))
+    assert result.as_dict()["independent_cross"]["mAP"] == result.independent_cross.mAP
+    assert f"independent, in the old gallery   mAP {wanted.mAP:.2%}" in str(result)
+    assert compatibility(*sides, *labels, independent=(0.9, 0.9)).independent_cross is None
+    shorter = compatibility(*sides, *labels, independent=tuple(side[:, :8] for side in alone))
+    assert shorter.independent is not None
+    assert shorter.independent_cross is None
+    told = []
+    compatibility(*sides, *labels, independent=alone, progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+
+
+@pytest.mark.parametrize("rule", ["truncate", "pad"])
+def test_an_independent_model_of_another_dimension_under_a_rule(rule):
+    (new_query, new_gallery, old_query, old_gallery), labels = world(8)
+    alone = new_query[:, :8], new_gallery[:, :8]
+    result = compatibility(new_query, new_gallery, old_query, old_gallery, *labels, independent=alone, dimensions=rule)
+    width = {"truncate": 8, "pad": 12}[rule]
+    query = np.pad(alone[0], ((0, 0), (0, width - 8)))
+    wanted = evaluate_ranking(query, old_gallery[:, :width], *labels, metric="cosine")
+    assert result.independent_cross == pytest.approx((wanted.mAP, wanted.rank(1)))
+
+
 def test_an_update_gain_that_cannot_be_said():
     assert update_gain(Score(0.5, 0.5), Score(0.4, 0.6), Score(0.6, 0.7)).mAP == pytest.approx(0.5)
     assert update_gain(Score(0.5, 0.5), Score(0.4, 0.6), Score(0.6, 0.7)).cmc1 == pytest.approx(-1)
@@ -279,7 +309,7 @@ def test_progress_counts_all_rankings():
     sides, labels = world(11)
     seen = []
     compatibility(*sides, *labels, independent=sides[:2], progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (24 * 7, 24 * 7)
+    assert seen[-1] == (24 * 8, 24 * 8)
     assert seen == sorted(seen)
 
 

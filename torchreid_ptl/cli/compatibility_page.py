@@ -168,6 +168,8 @@ def _backfill_table(update: Update) -> Any:
     ]
     if result.independent is not None:
         rows.append([*line("independent: all by it", result.independent), None, None])
+    if result.independent_cross is not None:
+        rows.append([*line(f"queries by independent, gallery by {update.old}", result.independent_cross), None, None])
     area = result.backfill.area
     caption = f"Backfill: area under the curve {area.mAP:.2%} (mAP), {area.cmc1:.2%} (CMC-1)"
     return caption, ["system", "mAP", "CMC-1", "negative flips", "positive flips"], rows

@@ -13,7 +13,7 @@ from .distances import Features
 from .labels import Labels
 from .ranking import Progress
 from .result import RankingResult
-from .unit import Rankings, common_dimension, device_of, dimension_of, require_same_images, unit_sides
+from .unit import Rankings, UnitRows, common_dimension, device_of, dimension_of, require_same_images, unit_sides
 
 # Descriptors of queries and gallery, the result of their test, or its mAP and CMC-1.
 Independent: TypeAlias = tuple[Features, Features] | RankingResult | Score | tuple[float, float]
@@ -104,9 +104,10 @@ def compatibility(
     new, old = (unit_sides(name, *sides[name], device, dim) for name in ("new", "old"))
     whole = old if dims[1] == dim else unit_sides("old", *sides["old"], device)
     alone = None if features is None else unit_sides("independent", *features, device)
+    stranger = None if alone is None else _as_a_stranger(alone[0], whole[1], dimensions)
     rank = Rankings(
         (query_pids, gallery_pids, query_camids, gallery_camids),
-        3 + (alone is not None) + rankings_between(parts, len(new[1])),
+        3 + (alone is not None) + (stranger is not None) + rankings_between(parts, len(new[1])),
         progress,
         metric=metric,
         max_rank=max_rank,
@@ -117,9 +118,19 @@ def compatibility(
     )
     tests = rank(*whole), rank(new[0], old[1]), rank(*new)
     best = given if alone is None else Score.of(rank(*alone))
+    cross = None if stranger is None else Score.of(rank(*stranger))
     gain = update_gain(Score.of(tests[1]), Score.of(tests[0]), best)
     curve = backfill_curve(lambda gallery: rank(new[0], gallery), (old[1], new[1]), tests, parts, seed)
-    return CompatibilityResult(*tests, best, gain, curve, (*dims, dim))
+    return CompatibilityResult(*tests, best, cross, gain, curve, (*dims, dim))
+
+
+def _as_a_stranger(query: UnitRows, old_gallery: UnitRows, rule: str) -> tuple[UnitRows, UnitRows] | None:
+    """Queries by the independent model and the old gallery in one dimension; None where no rule makes them so."""
+    dims = query.shape[1], old_gallery.shape[1]
+    if dims[0] != dims[1] and rule == "error":
+        return None
+    dim = common_dimension(*dims, rule)
+    return query.resized(dim), old_gallery.resized(dim)
 
 
 def _read_independent(independent: Independent | None) -> tuple[tuple[Features, Features] | None, Score | None]:

@@ -17,6 +17,8 @@ class CompatibilityResult:
         cross_test: M(new, old): queries by the new model, the gallery as it is.
         self_test: M(new, new): the whole gallery re-encoded.
         independent: M(ind, ind) of a new model trained without regard to the old one; None if it was not given.
+        independent_cross: M(ind, old), what its queries find in the old gallery; None if its descriptors were not given
+            or have another dimension and no rule is declared.
         update_gain: what the cross test gains of what the independent model would.
         backfill: from the cross test to the self test, with the flipped queries.
         dimensions: of the new model, of the old model, and in which their descriptors are compared.
@@ -26,6 +28,7 @@ class CompatibilityResult:
     cross_test: RankingResult
     self_test: RankingResult
     independent: Score | None
+    independent_cross: Score | None
     update_gain: UpdateGain
     backfill: BackfillCurve
     dimensions: tuple[int, int, int]
@@ -48,6 +51,7 @@ class CompatibilityResult:
             "compatible_cmc1": self.compatible_cmc1,
             **{name: Score.of(result).as_dict() for name, result in tests.items()},
             "independent": self.independent and self.independent.as_dict(),
+            "independent_cross": self.independent_cross and self.independent_cross.as_dict(),
             "update_gain": self.update_gain.as_dict(),
             "backfill_area": self.backfill.area.as_dict(),
             "backfill": [point.as_dict() for point in self.backfill.points],
@@ -65,6 +69,7 @@ class CompatibilityResult:
             f"old test   {Score.of(self.old_test)}",
             f"cross test {Score.of(self.cross_test)}",
             f"self test  {Score.of(self.self_test)}",
+            *self._about_independent(),
             f"update gain {gain.mAP:.3f} (mAP), {gain.cmc1:.3f} (CMC-1){f': {gain.why_none}' * bool(gain.why_none)}",
             f"backfill: area under the curve {self.backfill.area}",
         ]
@@ -73,6 +78,10 @@ class CompatibilityResult:
             moved = f"negative flips {point.negative_flips:.2%}   positive {point.positive_flips:.2%}"
             lines.append(f"  {point.fraction:4.0%}  {scores}   {moved}")
         return "\n".join(lines)
+
+    def _about_independent(self) -> list[str]:
+        said = {"self test": self.independent, "in the old gallery": self.independent_cross}
+        return [f"independent, {name}   {score}" for name, score in said.items() if score is not None]
 
 
 def _yes(value: bool) -> str:

@@ -1,0 +1,210 @@
+"""Methods of backward-compatible training against each other: same data, same budget, same seeds.
+
+    python benchmarks/compatible_methods.py run --setting osnet_cross_domain --seeds 1 2 3 \
+        --methods independent rbcl l2@compat.l2.weight=3 --out log/methods --root $DATA \
+        model.load_weights $NEW compat.old_weights $OLD
+    python benchmarks/compatible_methods.py table log/methods
+
+A method is a file of configs/compat/<setting>/, and may be followed by settings of its own: @KEY=VALUE@KEY=VALUE. KEY
+VALUE pairs at the end are for all. Runs that are finished are kept, so that a command can be repeated after a stop, and
+given a second time beside itself: it takes other runs. The old model sees queries and gallery once for all runs.
+
+The table gives mean and sample standard deviation over seeds. The update gain of a run is taken against the run of
+`independent` with the same seed. Figures are cut, not rounded.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from measure import machine
+
+from torchreid_ptl.cli.build import build_datamanager, build_engine, run_options
+from torchreid_ptl.cli.main import log_to
+from torchreid_ptl.cli.old_side import build_old_model
+from torchreid_ptl.config import load_config, to_dict
+from torchreid_ptl.engines import InputStyle
+from torchreid_ptl.evaluation import compatibility
+from torchreid_ptl.runtime.memory import keep_freed_memory
+from torchreid_ptl.runtime.seeding import seed_everything
+from torchreid_ptl.validation import validate
+
+CONFIGS = Path(__file__).parent.parent / "configs/compat"
+BASELINE = "independent"
+COLUMNS = {
+    "cross mAP": lambda run, alone: 100 * run["cross_test"]["mAP"],
+    "cross CMC-1": lambda run, alone: 100 * run["cross_test"]["cmc1"],
+    "self mAP": lambda run, alone: 100 * run["self_test"]["mAP"],
+    "self CMC-1": lambda run, alone: 100 * run["self_test"]["cmc1"],
+    "gain (mAP)": lambda run, alone: gain(run, alone),
+    "negative flips": lambda run, alone: 100 * run["backfill"][0]["negative_flips"],
+    "area (mAP)": lambda run, alone: 100 * run["backfill_area"]["mAP"],
+}
+
+
+def configuration(setting, variant, seed, folder, options):
+    """The configuration of one run."""
+    method, *own = variant.split("@")
+    own = itertools.chain.from_iterable(each.split("=", 1) for each in own)
+    said = [*options, *own, "train.seed", str(seed), "data.save_dir", str(folder)]
+    if not torch.cuda.is_available():
+        said += ["use_gpu", "False"]
+    config = load_config(CONFIGS / setting / f"{method}.yaml", said)
+    validate(config)
+    config.freeze()
+    return config
+
+
+def train_and_compare(config, out):
+    """Trains, tests, and puts the new model before the old gallery; the results of each target."""
+    seed_everything(config.train.seed)
+    keep_freed_memory()
+    datamanager = build_datamanager(config)
+    engine = build_engine(config, datamanager)
+    engine.run(**run_options(config))
+    results = {}
+    for target, new in engine.descriptors.items():
+        old = old_descriptors(config, datamanager, target, out)
+        query, gallery = new
+        labels = query.pids, gallery.pids, query.camids, gallery.camids
+        result = compatibility(query.features, gallery.features, *old, *labels, seed=config.train.seed)
+        print(f"{target}\n{result}")
+        results[target] = result.as_dict()
+    return results
+
+
+def old_descriptors(config, datamanager, target, out):
+    """Descriptors (Q, D) and (G, D) by the old model, kept for all runs."""
+    compat, data = config.compat, config.data
+    facts = (
+        compat.old,
+        os.path.abspath(compat.old_weights),
+        os.path.getmtime(compat.old_weights),
+        [compat.old_height, compat.old_width, data.height, data.width],
+        os.path.abspath(data.root),
+        target,
+    )
+    path = out / f"old-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.pt"
+    if not path.exists():
+        old = build_old_model(config, InputStyle.of(datamanager))
+        sides = [datamanager.test_loader[target][side].dataset.dataset.data for side in ("query", "gallery")]
+        found = [old.describe(images, f"{target}, old", workers=data.workers).features for images in sides]
+        made = path.with_suffix(f".{os.getpid()}")
+        torch.save(found, made)
+        made.replace(path)
+    return torch.load(path)
+
+
+def run(arguments):
+    """Makes the runs that nobody has made or is making."""
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    options = ["data.root", arguments.root] * bool(arguments.root) + arguments.opts
+    jobs = list(itertools.product(arguments.seeds, arguments.methods))
+    for seed, variant in jobs:  # before long work starts
+        configuration(arguments.setting, variant, seed, out, options)
+    for seed, variant in jobs:
+        name = f"{arguments.setting}-{variant}-{seed}".replace("/", "_").replace(" ", "")
+        path = out / f"{name}.json"
+        with claimed(out / f"{name}.lock") as mine:
+            if mine and not path.exists():
+                print(f"{variant}, seed {seed}", flush=True)
+                config, started = configuration(arguments.setting, variant, seed, out / name, options), time.monotonic()
+                with log_to(out / name, "train"):
+                    results = train_and_compare(config, out)
+                content = {"setting": arguments.setting, "variant": variant, "seed": seed, "options": arguments.opts}
+                content |= {"seconds": time.monotonic() - started, "machine": machine(), "config": to_dict(config)}
+                path.write_text(json.dumps({**content, "results": results}, indent=1))
+
+
+@contextlib.contextmanager
+def claimed(path):
+    """Whether a lock is this process's while the block runs; it falls with the process."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def table(folder):
+    """Mean and spread of each method, in Markdown."""
+    runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    if not runs:
+        raise SystemExit(f"{folder} holds no results; make some with: run ... --out {folder}")
+    lines = []
+    for setting, target in sorted({(run["setting"], target) for run in runs for target in run["results"]}):
+        mine = [run for run in runs if run["setting"] == setting and target in run["results"]]
+        alone = {run["seed"]: run["results"][target] for run in mine if run["variant"] == BASELINE}
+        old = mine[0]["results"][target]["old_test"]
+        lines += [f"{setting}, {target}: old test mAP {cut(100 * old['mAP'])}, CMC-1 {cut(100 * old['cmc1'])}", ""]
+        lines += [f"| method | seeds | {' | '.join(COLUMNS)} | compatible |", "|---" * (len(COLUMNS) + 3) + "|"]
+        for variant in sorted({run["variant"] for run in mine}, key=lambda name: (name != BASELINE, name)):
+            found = {run["seed"]: run["results"][target] for run in mine if run["variant"] == variant}
+            lines.append(row(variant, dict(sorted(found.items())), alone))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def row(variant, found, alone):
+    """One line of the table."""
+    cells = [spread([value(result, alone.get(seed)) for seed, result in found.items()]) for value in COLUMNS.values()]
+    yes = sum(result["compatible"] for result in found.values())
+    method, *own = variant.split("@")
+    name = f"{method} ({', '.join(own)})" if own else method
+    return f"| {name} | {', '.join(map(str, found))} | {' | '.join(cells)} | {yes} of {len(found)} |"
+
+
+def gain(result, alone):
+    """Update gain in mAP against the independent run; nan without one."""
+    if alone is None:
+        return math.nan
+    old = result["old_test"]["mAP"]
+    return (result["cross_test"]["mAP"] - old) / (alone["self_test"]["mAP"] - old)
+
+
+def spread(values):
+    """Mean, and in brackets the sample standard deviation where there are several."""
+    if any(math.isnan(value) for value in values):
+        return ""
+    deviation = f" ({cut(statistics.stdev(values))})" if len(values) > 1 else ""
+    return f"{cut(statistics.mean(values))}{deviation}"
+
+
+def cut(value):
+    """Two decimals, never rounded up."""
+    return f"{math.floor(100 * value + 1e-9) / 100:.2f}"
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    make = commands.add_parser("run", help="train and compare")
+    make.add_argument("--setting", required=True, choices=sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
+    make.add_argument("--methods", nargs="+", required=True, metavar="METHOD[@KEY=VALUE]")
+    make.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    make.add_argument("--out", required=True, help="folder of the results")
+    make.add_argument("--root", default="", help="folder that holds the data sets")
+    make.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    make.set_defaults(work=run)
+    show = commands.add_parser("table", help="what the runs of a folder gave")
+    show.add_argument("folder")
+    show.set_defaults(work=lambda arguments: print(table(arguments.folder)))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = parse()
+    sys.exit(given.work(given))
