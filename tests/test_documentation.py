@@ -72,7 +72,7 @@ def test_the_commands_of_the_guide_to_parts_are_understood(monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = re.findall(r"tools/main\.py (.*)", (ROOT / "docs" / "parts.md").read_text())
     sources = [configure(parse(shlex.split(line))).data.sources for line in lines]
-    assert sources == [["class30:market1501"], ["market1501"]]
+    assert sources == [["class30:market1501"], ["market1501"], ["held20:market1501"]]
 
 
 def test_the_guide_of_pseudo_labels_runs(capsys, monkeypatch):

@@ -10,12 +10,14 @@ import torchreid
 from PIL import Image
 
 from torchreid_ptl import host
+from torchreid_ptl.cli.evaluate import configure_test
+from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.cli.main import configure, configure_chain, main, parse
 from torchreid_ptl.config import ConfigError, load_config
 from torchreid_ptl.data.drawn import Recipe
 from torchreid_ptl.data.manager import ImageDataManager
-from torchreid_ptl.data.names import check_use, ensure_registered, wholes_of
-from torchreid_ptl.data.parts import Part, cut, part_of
+from torchreid_ptl.data.names import check_use, ensure_registered, sources_to_test, wholes_of
+from torchreid_ptl.data.parts import Part, cut, held_out, part_of
 from torchreid_ptl.data.preflight import check_folders
 from torchreid_ptl.data.tiny import TinyDrawnPedestrians
 from torchreid_ptl.validation import validate
@@ -126,7 +128,7 @@ def test_parts_are_nested_and_the_rest_is_what_is_left(kind):
     assert before != names(cut(TWENTY, part(f"{kind}3")))
 
 
-@pytest.mark.parametrize("name", ["class30", "class30-rest", "data30", "data30-rest"])
+@pytest.mark.parametrize("name", ["class30", "class30-rest", "data30", "data30-rest", "held30"])
 def test_the_choice_depends_on_nothing_but_the_images(name):
     chosen = cut(TWENTY, part(name))
     elsewhere = images([1 + number % 7 for number in range(20)], folder="relative/other name/deeper")
@@ -180,6 +182,10 @@ def test_an_image_that_is_listed_twice_is_in_one_part():
         ([5], "class49", "Choose at least 50"),
         ([5], "class50-rest", "Choose at most 49"),
         ([1, 1, 1], "data30-rest", "would have no image: every identity of x has one .*: class30-rest:x"),
+        ([2] * 4, "held12", "'held12:x' would have no identity to test on: 12 percent of 4 are 0.* Choose at least 13"),
+        ([2] * 4, "held88", "'held88:x' would have no identity to train on: 88 percent of 4 are 4.* Choose at most 87"),
+        ([5], "held49", "no identity to test on: .* Choose a data set with more identities"),
+        ([5], "held50", "no identity to train on: .* Choose a data set with more identities"),
     ],
 )
 def test_empty_parts(sizes, name, message):
@@ -192,6 +198,57 @@ def test_the_bounds_that_an_error_gives():
         least, most = -(-50 // total), (100 * total - 51) // total
         assert cut(images([1] * total), part(f"class{least}"))
         assert cut(images([1] * total), part(f"class{most}-rest"))
+        assert total == 1 or all(cut(images([1] * total), part(f"held{bound}")) for bound in (least, most))
+
+
+@pytest.mark.parametrize("percent", [10, 20, 50, 90])
+def test_a_held_part_trains_on_the_rest_and_is_tested_on_the_first_part(percent):
+    first, rest = (cut(TWENTY, part(f"class{percent}{other}")) for other in ("", "-rest"))
+    assert cut(TWENTY, part(f"held{percent}")) == rest
+    query, gallery = held_out(TWENTY, part(f"held{percent}"))
+    assert gallery == first  # labels too
+    assert set(query) <= set(gallery)
+    assert not people(gallery) & people(rest)
+
+
+def test_queries_are_the_first_image_by_each_camera_of_people_whom_two_cameras_saw():
+    cameras = [(1, 0, 0, 1), (0, 0), (4, 2, 2, 3)]  # in turn, by the order of the images' names
+    firsts = [("0", "1"), (), ("0", "1", "3")]
+    whole = [
+        (f"/x/{pid % 2}/{pid:02d}_{index}.jpg", pid, camid, 0)
+        for pid in range(30)
+        for index, camid in enumerate(cameras[pid % 3])
+    ]
+    held = {image[1]: image for image in whole if image[0] in {i[0] for i in cut(whole, part("class50"))}}
+    assert {pid % 3 for pid in held} == {0, 1, 2}
+    for order in (whole, whole[::-1]):
+        query, gallery = held_out(order, part("held50"))
+        assert names(query) == {f"{pid:02d}_{index}.jpg" for pid in held for index in firsts[pid % 3]}
+        assert len(query) == len(names(query))
+        assert {int(name[:2]) for name in names(gallery)} == set(held)
+        assert {image[0]: image[2:] for image in query}.items() <= {image[0]: image[2:] for image in whole}.items()
+
+
+def test_a_gallery_has_an_image_once_that_is_listed_twice():
+    query, gallery = held_out(TWENTY + TWENTY, part("held30"))
+    assert (query, gallery) == held_out(TWENTY, part("held30"))
+    assert len(gallery) == len(names(gallery))
+
+
+def test_the_held_out_people_stay_who_they_were():
+    query, gallery = held_out(images([4] * 10), part("held30"))
+    assert people(gallery) == {"0004", "0008", "0009"}
+    assert names(query) == {f"{pid}_{index}.jpg" for pid in people(gallery) for index in ("00", "01")}
+
+
+def test_nobody_to_search_for():
+    alone = [(path, pid, pid % 2, dsetid) for path, pid, _, dsetid in TWENTY]
+    message = (
+        "'held20:x' would have no query: two cameras saw none of the 4 people of class20:x. Choose a larger percentage "
+        "than 20; or train on class20-rest:x and test on another data set"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        held_out(alone, part("held20"))
 
 
 def manager(root, sources, targets=TINY, **options):
@@ -225,6 +282,56 @@ def test_query_and_gallery_are_the_wholes(tiny_root):
         assert built.test_loader[name][side].dataset.dataset.data == whole.test_loader[TINY][side].dataset.dataset.data
         assert built.test_dataset[name][side] == whole.test_dataset[TINY][side]
     assert manager(tiny_root, OTHER, name, combineall=True).num_train_pids == 3 + 2
+
+
+def test_a_held_part_in_a_data_manager(tiny_root):
+    name = f"held50:{TINY}"
+    built = manager(tiny_root, name, name)
+    assert training(built) == training(manager(tiny_root, f"class50-rest:{TINY}"))
+    query, gallery = (built.test_loader[name][side].dataset.dataset.data for side in ("query", "gallery"))
+    assert (len(query), len(gallery)) == (4, 8)
+    held = manager(tiny_root, f"class50:{TINY}")
+    assert {image[0] for image in gallery} == paths(held)
+    assert {image[0] for image in query} < paths(held)
+    assert built.test_dataset[name] == {"query": query, "gallery": gallery}
+    assert not {image[0] for image in (*query, *gallery)} & paths(built)
+    assert all("bounding_box_train" in image[0] for image in (*training(built), *query, *gallery))
+    assert next(iter(built.test_loader[name]["query"]))["img"].shape == (4, 3, 64, 32)
+
+
+def test_held_images_are_the_data_of_their_mode(tiny_root):
+    name = f"held50:{TINY}"
+    ensure_registered([name])
+    modes = {
+        mode: host.image_datasets()[name](root=str(tiny_root), mode=mode, verbose=False)
+        for mode in ("train", "query", "gallery")
+    }
+    for mode, dataset in modes.items():
+        assert dataset.data == getattr(dataset, mode)
+        assert (dataset.train, dataset.query, dataset.gallery) == tuple(
+            getattr(modes["train"], side) for side in ("train", "query", "gallery")
+        )
+        assert pickle.loads(pickle.dumps(dataset)).data == dataset.data
+    assert list(map(len, (modes["train"], modes["query"], modes["gallery"]))) == [8, 4, 8]
+
+
+def test_a_held_part_of_a_set_for_training_only_is_a_target(tiny_root):
+    class TrainingOnly(OtherTiny):
+        train_only = True
+
+        def __init__(self, mode="train", **kwargs):
+            assert mode == "train"
+            super().__init__(mode=mode, **kwargs)
+            self.query = self.gallery = []
+
+    host.image_datasets()[OTHER] = TrainingOnly
+    name = f"held67:{OTHER}"
+    built = manager(tiny_root, name, name, batch_size_train=2)
+    assert not host.is_train_only(name)
+    assert (built.num_train_pids, len(built.test_loader[name]["query"].dataset)) == (1, 6)
+    assert host.is_train_only(f"joined:{name}+{TINY}") is False  # not registered
+    ensure_registered([f"joined:{name}+{TINY}"])
+    assert host.is_train_only(f"joined:{name}+{TINY}")
 
 
 def test_the_hosts_own_data_manager_takes_it(tiny_root, capsys):
@@ -270,6 +377,13 @@ def test_people_apart_may_be_trained_on_together(tiny_root):
         ["class30-rest:grid", "class50-rest:grid"],
         ["class30:grid", "data30:grid"],
         ["class30:grid", "class30:grid"],
+        ["held30:grid", "grid"],
+        ["held30:grid", "held30:grid"],
+        ["held30:grid", "class30-rest:grid"],
+        ["held30:grid", "class50:grid"],
+        ["held30:grid", "held50:grid"],
+        ["held30:grid", "data30:grid"],
+        ["joined:held30:grid+viper", "grid"],
         ["class30:market1501", "market_duke"],
         ["joined:class30:grid+viper", "grid"],
         ["joined:class30:grid+grid"],
@@ -280,6 +394,65 @@ def test_nobody_is_trained_as_two(sources, tmp_path):
     for use in (lambda: manager(tmp_path, sources), lambda: configure(parse(["-s", *sources, "-t", "viper"]))):
         with pytest.raises(ValueError, match="(each of them|each of its people) would be trained as two. Name"):
             use()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "grid",
+        "class10:grid",
+        "class20:grid",
+        "class30:grid",
+        "class19-rest:grid",
+        "held19:grid",
+        "data1:grid",
+        "data99-rest:grid",
+        "joined:grid+viper",
+        "joined:prid+class30:grid",
+    ],
+)
+def test_nobody_who_is_held_out_is_trained_on(source, tmp_path):
+    piece = next(word for word in re.split(r"[+]|joined:", source) if "grid" in word)
+    inside = piece if piece == source else f"{piece} in {source}"
+    message = (
+        "data.targets names held20:grid, which is tested on the training images of class20:grid, and data.sources "
+        f"trains on people in them, with {inside}: the scores would not be those of people never seen. Train on "
+        "held20:grid or on another data set, or test on grid"
+    )
+    for use in (
+        lambda: manager(tmp_path, ["ilids", source], ["viper", "held20:grid"]),
+        lambda: configure(parse(["-s", "ilids", source, "-t", "viper", "held20:grid"])),
+        lambda: configure_chain(parse(["-t", "held20:grid", "chain", f"['held20:grid', '{source}']"])),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets"),
+    [
+        (["held20:grid"], ["held20:grid"]),
+        (["held20:grid"], ["held20:grid", "grid", "viper"]),
+        (["held30:grid"], ["held20:grid", "held30:grid"]),
+        (["class20-rest:grid", "viper"], ["held20:grid"]),
+        (["class21-rest:grid"], ["held20:grid"]),
+        (["joined:held20:grid+viper"], ["held20:grid", "held10:prid"]),
+        (["held20:grid", "class20:grid"], ["grid"]),
+        (["market_duke"], ["held20:grid"]),
+        (["held20:cuhksysu"], ["grid"]),
+    ],
+)
+def test_sources_and_targets_that_go_with_held_parts(sources, targets):
+    assert configure(parse(["-s", *sources, "-t", *targets])).data.targets == targets
+
+
+def test_a_test_alone_loads_sources_that_no_target_is_tested_on():
+    assert sources_to_test(["grid", "class30:viper"]) == ["grid", "class30:viper"]
+    targets = ["grid", "held20:grid", "held30:grid", "held25:grid"]
+    assert sources_to_test(targets) == ["held30:grid"]
+    config = configure_test(parse_evaluation(["-t", *targets]), "osnet_x0_25", "imagenet", [])
+    assert (config.data.sources, config.data.targets) == (["held30:grid"], targets)
+    check_use(config.data.sources, config.data.targets)
 
 
 def test_parts_in_a_joined_set(tiny_root):
@@ -336,6 +509,19 @@ def test_cameras_of_sources_stay_apart_where_one_lacks_a_camera(tmp_path):
         ("class30:data30:grid", "cuts 'data30:grid', which is a part itself; cut a whole data set"),
         ("joined:class30:grdi+viper", "'class30:grdi' cuts the unknown data set 'grdi': did you mean 'class30:grid'"),
         ("joined:class300:grid+viper", "did you mean 'class99:grid'"),
+        (
+            "held20-rest:grid",
+            "'held20-rest:grid' names no data set: did you mean 'held20:grid'. Allowed: .*, heldP:NAME",
+        ),
+        ("held20_rest:grdi", "did you mean 'held20:grid'"),
+        ("held0:grid", "did you mean 'held1:grid'"),
+        ("held100:grid", "did you mean 'held99:grid'"),
+        ("hold20:grid", "did you mean 'held20:grid'"),
+        ("held:grid", "did you mean 'held30:grid'"),
+        ("held20:markt1501", "cuts the unknown data set 'markt1501': did you mean 'held20:market1501'. Allowed"),
+        ("held20:market_duke", "which is joined; cut what it joins: joined:held20:market1501.held20:dukemtmcreid"),
+        ("held20:class30:grid", "cuts 'class30:grid', which is a part itself; cut a whole data set"),
+        ("class30:held20:grid", "cuts 'held20:grid', which is a part itself; cut a whole data set"),
     ],
 )
 def test_wrong_names(name, message, tmp_path):
@@ -373,6 +559,14 @@ def test_test_images_are_not_trained_on(tiny_root):
             use()
 
 
+def test_a_held_part_has_no_test_images_to_train_on():
+    message = (
+        "data.combineall True .*'held50:grid' is a part .*, tested on the training images of class50:grid. Set data"
+    )
+    with pytest.raises(ConfigError, match=message):
+        configure(parse(["-s", "held50:grid", "-t", "held50:grid", "data.combineall", "True"]))
+
+
 def test_a_part_of_a_set_for_training_only_is_no_target():
     with pytest.raises(ConfigError, match="'class30:cuhksysu', which has training images only"):
         configure(parse(["-t", "class30:cuhksysu"]))
@@ -383,6 +577,8 @@ def test_the_same_test_is_not_made_twice():
     for targets in (["grid", "class30:grid"], ["data30:grid", "viper", "class30-rest:grid"]):
         with pytest.raises(ConfigError, match="which have the same query and gallery.* Test on grid alone"):
             configure(parse(["-t", *targets]))
+    with pytest.raises(ConfigError, match="same query and gallery.* Test on held20:grid alone"):
+        configure(parse(["-s", "viper", "-t", "held20:grid", "held20:grid"]))
 
 
 def test_a_part_that_would_be_empty_is_an_error_of_one_line(tiny_root, tmp_path, capsys, monkeypatch):
@@ -406,6 +602,8 @@ def test_stages_of_a_chain_are_tested_on_the_whole():
         parse(["chain", "['class30:grid', 'joined:class30:viper+prid', 'class30-rest:grid', grid]"])
     )
     assert chain.common.data.targets == ["grid"]
+    held = configure_chain(parse(["chain", "['class30:viper', 'held20:grid', 'joined:held20:grid+prid']"]))
+    assert held.common.data.targets == ["viper", "held20:grid"]
     assert [stage.folder for stage in chain.stages][::2] == ["1-class30-grid", "3-class30-rest-grid"]
 
 
@@ -416,8 +614,9 @@ def test_somebody_elses_name_is_left_alone(tiny_root):
     assert wholes_of("class30:mine") == ("class30:mine",)
 
 
-def test_a_run_and_its_dry_run(tmp_path, tiny_root):
-    name = f"class50:{TINY}"
+@pytest.mark.parametrize("kind", ["class", "held"])
+def test_a_run_and_its_dry_run(tmp_path, tiny_root, kind):
+    name = f"{kind}50:{TINY}"
     small = ["data.height", "64", "data.width", "32", "data.workers", "0", "train.batch_size", "4"]
     run = ["--root", str(tiny_root), "-s", name, "-t", name, "model.name", "osnet_x0_25_ptl", *small]
     run += ["train.max_epoch", "1", "model.pretrained", "False", "data.save_dir", str(tmp_path / "log")]
@@ -425,5 +624,5 @@ def test_a_run_and_its_dry_run(tmp_path, tiny_root):
     assert not (tmp_path / "log").exists()
     assert main(run) == 0
     left = {path.name for path in (tmp_path / "log").iterdir()}
-    assert f"queries_class50-{TINY}.csv" in left
+    assert f"queries_{kind}50-{TINY}.csv" in left
     assert not [file for file in left if ":" in file]

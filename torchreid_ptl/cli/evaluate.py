@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from ..config import ConfigError
 from ..data.features import FeatureFiles, save_features
+from ..data.names import sources_to_test
 from ..engines import Descriptors, ImagePTLEngine, TestOptions, rank
 from ..hints import hint
 from ..host import models
@@ -101,10 +102,10 @@ def configure_test(
         from_imagenet = weights == "imagenet"
         options += ["model.load_weights", "" if from_imagenet else weights, "model.resume", ""]
         options += ["model.pretrained", str(from_imagenet), "model.embedding", "0"]  # which goes by the weights
-    # No training: the target's own training set is loaded, because torchreid always loads one, in the smallest batches.
+    # No training: a target's own training set is loaded, because torchreid always loads one, in the smallest batches.
     config = configure(asked_for(parsed, [*options, *parsed.opts], parsed.targets))
     config.defrost()
-    config.data.sources = list(config.data.targets)
+    config.data.sources = sources_to_test(config.data.targets)
     config.train.batch_size = 2 * config.sampler.num_instances
     config.freeze()
     return config
@@ -129,7 +130,7 @@ def asked_for(
     parsed: argparse.Namespace, options: Sequence[str], names: Sequence[str] | None = None
 ) -> argparse.Namespace:
     """What the command that trains would have read."""
-    sides = {"sources": names, "targets": names, "transforms": None}
+    sides = {"sources": names and sources_to_test(names), "targets": names, "transforms": None}
     return argparse.Namespace(
         config_file=parsed.config_file, root=parsed.root, resume=False, opts=list(options), **sides
     )

@@ -9,7 +9,8 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..config import CHAIN, ConfigError, Entry, build_config, flatten, get, to_dict
-from ..data.names import ensure_registered, wholes_of
+from ..data.names import ensure_registered
+from ..data.parts import test_of
 from ..hints import hint
 from ..runtime.files import safe_name
 from .starts import Start, find_references, find_starts
@@ -189,10 +190,10 @@ def _require_sources(stage: Stage) -> None:
 
 
 def _targets(stages: Sequence[Stage]) -> list[str]:
-    """All sources with a test set, in order; parts have that of the whole."""
+    """All sources with a test set, in order; parts have that of the whole, held ones their own."""
     names = dict.fromkeys(name for stage in stages for name in stage.config.data.sources)
     testable = [name for name in names if not host.is_train_only(name)]
-    found = list(dict.fromkeys(whole for name in testable for whole in wholes_of(name)))
+    found = list(dict.fromkeys(test_of(name) for name in testable))
     if not found:
         raise ConfigError(
             f"The stages of the {CHAIN} train on {', '.join(names)}, none of which can be tested on; set data.targets, "

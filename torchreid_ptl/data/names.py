@@ -1,12 +1,12 @@
 """Names of data sets as a command line or a configuration gives them: registered, parts of one, joined."""
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 from .. import host
 from . import joined, parts
 from .joined import PREFIX, parts_of
-from .parts import part_of, whole_of
+from .parts import Part, part_of, read_part, test_of, whole_of
 
 
 def ensure_registered(names: Iterable[str]) -> None:
@@ -15,7 +15,8 @@ def ensure_registered(names: Iterable[str]) -> None:
     After it the host's own data manager takes such names too.
 
     Args:
-        names: such as ``class30:market1501``, ``joined:market1501+msmt17`` or ``joined:class30:market1501+msmt17``.
+        names: such as ``class30:market1501``, ``held20:market1501``, ``joined:market1501+msmt17`` or
+            ``joined:class30:market1501+msmt17``.
 
     Raises:
         ValueError: a wrong name of a part or of a joined set, or a joined set in which somebody would be two people.
@@ -45,28 +46,53 @@ def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool =
 
     Raises:
         ValueError: a wrong name of a part or a joined set, nothing to test on in a target, the same test twice, an
-            identity that would be trained as two, or a part or a joined set with ``combineall``.
+            identity that would be trained as two, a held part tested on somebody who is trained on, or a part or a
+            joined set with ``combineall``.
     """
     ensure_registered((*sources, *targets))
     for name in targets:
         if host.is_train_only(name):
             raise ValueError(joined.no_target(name, parts_of(name)))
     _require_different_tests(targets)
+    pieces = [(piece, name) for name in sources for piece in parts_of(name)]
+    _require_held_out(targets, pieces)
     made = [name for name in sources if part_of(name) or parts_of(name) != (name,)]
     if made and combineall:
         part = part_of(made[0])
         raise ValueError(parts.no_combineall(part) if part else joined.no_combineall(made[0]))
     if made:
-        pieces = [(piece, name) for name in sources for piece in parts_of(name)]
         _require_nobody_twice(f"data.sources are {', '.join(sources)}", pieces)
+
+
+def sources_to_test(targets: Sequence[str]) -> list[str]:
+    """Sources for a run that only tests, since torchreid loads some in any case: the targets, or one of them.
+
+    Of targets among which are held parts, others may train on the people whom these hold out; the largest held part
+    does not.
+    """
+    held = {name: part.percent for name in targets if (part := read_part(name)) and part.tested}
+    return [max(held, key=lambda name: held[name])] if held else list(targets)
 
 
 def _require_different_tests(targets: Sequence[str]) -> None:
     for first, second in combinations(targets, 2):
-        if whole_of(first) == whole_of(second) and (part_of(first) or part_of(second)):
+        if test_of(first) == test_of(second) and (part_of(first) or part_of(second)):
             raise ValueError(
                 f"data.targets names {first} and {second}, which have the same query and gallery: only training images "
-                f"are cut. Test on {whole_of(first)} alone"
+                f"are cut. Test on {test_of(first)} alone"
+            )
+
+
+def _require_held_out(targets: Sequence[str], pieces: Sequence[tuple[str, str]]) -> None:
+    """Compares the tests of held parts with the pieces of sources, each with the name that it is in."""
+    for target, (piece, its) in product(targets, pieces):
+        part = part_of(target)
+        if part and part.tested and _shares_people_with(piece, part.tested):
+            inside = piece if its == piece else f"{piece} in {its}"
+            raise ValueError(
+                f"data.targets names {target}, which is tested on the training images of {part.tested}, and "
+                f"data.sources trains on people in them, with {inside}: the scores would not be those of people never "
+                f"seen. Train on {target} or on another data set, or test on {part.whole}"
             )
 
 
@@ -89,5 +115,10 @@ def _require_nobody_twice(said: str, pieces: Sequence[tuple[str, str]]) -> None:
 def _share_people(first: str, second: str) -> bool:
     if whole_of(first) != whole_of(second):
         return False
-    one, other = part_of(first), part_of(second)
-    return not (one and other) or one.shares_people(other)
+    other = part_of(second)
+    return other is None or _shares_people_with(first, other)
+
+
+def _shares_people_with(name: str, other: Part) -> bool:
+    part = part_of(name)
+    return part.shares_people(other) if part else name == other.whole

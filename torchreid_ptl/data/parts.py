@@ -1,12 +1,14 @@
 """Parts of training sets, for the data settings of backward-compatible training: ``class30:X``, ``data30-rest:X``, ...
 
 Of the identities of ``X``, ``class30`` holds 30 percent with all their images and ``class30-rest`` the others; of the
-images of each identity, ``data30`` holds 30 percent and ``data30-rest`` the others.
+images of each identity, ``data30`` holds 30 percent and ``data30-rest`` the others. ``held30`` is for choosing
+hyper-parameters: it trains on ``class30-rest`` and is tested on the training images of ``class30``.
 """
 
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +21,8 @@ from .joined import PREFIX, parts_of
 
 SEED = 2024
 """Every cut of every data set is made with it; another one gives other parts."""
-FORMS = f"classP:NAME, classP-rest:NAME, dataP:NAME, dataP-rest:NAME with P from 1 to 99, {PREFIX}NAME+NAME"
-_NAME = re.compile(r"(class|data)([1-9][0-9]?)(-rest)?:(.+)")
+FORMS = f"classP:NAME, classP-rest:NAME, dataP:NAME, dataP-rest:NAME, heldP:NAME with P from 1 to 99, {PREFIX}NAME+NAME"
+_NAME = re.compile(r"(class|data|held(?![0-9]+-rest))([1-9][0-9]?)(-rest)?:(.+)")
 
 Image = tuple[Any, ...]
 """The host's tuple (path, pid, camid, dsetid)."""
@@ -31,9 +33,10 @@ class Part:
     """What a name says.
 
     Attributes:
-        kind: ``'class'`` cuts by identities, ``'data'`` the images of each identity.
+        kind: ``'class'`` cuts by identities, ``'data'`` the images of each identity; ``'held'`` cuts by identities,
+            and the first part is the test of the other one.
         percent: the share of the first part, 1 to 99.
-        rest: whether it is the other part.
+        rest: whether it is the other part; ``'held'`` has none.
         whole: registered name of the data set that is cut.
     """
 
@@ -45,12 +48,23 @@ class Part:
     def __str__(self) -> str:
         return f"{self.kind}{self.percent}{'-rest' if self.rest else ''}:{self.whole}"
 
+    @property
+    def trained(self) -> "Part":
+        """The part, by identities or images, with its training images."""
+        return Part("class", self.percent, True, self.whole) if self.kind == "held" else self
+
+    @property
+    def tested(self) -> "Part | None":
+        """The part whose training images are its test; None when it is tested as the whole is."""
+        return Part("class", self.percent, False, self.whole) if self.kind == "held" else None
+
     def shares_people(self, other: "Part") -> bool:
-        """Whether an identity can be in both; parts by identities lie along one order of them."""
+        """Whether an identity can be trained on in both; parts by identities lie along one order of them."""
         if self.whole != other.whole:
             return False
-        if self.kind == other.kind == "class" and self.rest != other.rest:
-            first, rest = (other, self) if self.rest else (self, other)
+        one, another = self.trained, other.trained
+        if one.kind == another.kind == "class" and one.rest != another.rest:
+            first, rest = (another, one) if one.rest else (one, another)
             return first.percent > rest.percent
         return True
 
@@ -58,19 +72,20 @@ class Part:
 class PartOfTrainingSet(torchreid.data.ImageDataset):
     """A part of the training images of a data set; query and gallery are those of the whole.
 
+    Those of a held part are :func:`held_out` of the training images instead; of the whole's own nothing is used.
     Identities are numbered without gaps, in the order of their first images; cameras and data set numbers (dsetid)
     are the whole's.
 
     Attributes:
         part: which one, set by each subclass.
-        train_only: whether the whole has nothing to test on.
+        train_only: whether there is nothing to test on.
 
     Args:
         root: folder that holds the whole.
         **kwargs: what the host's data manager gives to every data set; the whole gets all of it.
 
     Raises:
-        ValueError: the part has no images, or query and gallery images are asked for beside it.
+        ValueError: the part has no images or nobody to search for, or query and gallery images are asked for beside it.
     """
 
     part: Part
@@ -80,15 +95,16 @@ class PartOfTrainingSet(torchreid.data.ImageDataset):
         if combineall and mode == "train":
             raise ValueError(no_combineall(self.part))
         show = kwargs.pop("verbose", True)
+        held = self.part.kind == "held"
         dataset = host.image_datasets()[self.part.whole]
-        whole: Any = dataset(root=root, mode=mode, verbose=False, **kwargs)
+        # the whole may be for training only
+        whole: Any = dataset(root=root, mode="train" if held else mode, verbose=False, **kwargs)
         train = cut(whole.train, self.part)
+        query, gallery = held_out(whole.train, self.part) if held else (whole.query, whole.gallery)
         # torchreid looks at the first query and gallery image, which a set for training may lack
-        super().__init__(
-            train, whole.query or train[:1], whole.gallery or train[:1], mode=mode, verbose=False, **kwargs
-        )
-        self.query, self.gallery = whole.query, whole.gallery
-        if mode != "train":
+        super().__init__(train, query or train[:1], gallery or train[:1], mode=mode, verbose=False, **kwargs)
+        self.query, self.gallery = query, gallery
+        if mode != "train" and not held:
             self.data = whole.data
         if show:
             self.show_summary()
@@ -109,6 +125,7 @@ def cut(train: Sequence[Image], part: Part) -> list[Image]:
     * ``class``: of n identities, n P / 100 are in the first part, rounded to the nearest number, halves up.
     * ``data``: likewise of the n images of each identity, but at least one, and at most n - 1, so that an identity
       with two images or more is in both parts. An only image is in the first part.
+    * ``held``: the other part by identities, and neither part is empty.
 
     An image that is listed twice counts once and is in one part.
 
@@ -125,18 +142,49 @@ def cut(train: Sequence[Image], part: Part) -> list[Image]:
         images_of.setdefault(image[1], set()).add(path)
     # two identities may share their first image
     people = sorted(images_of, key=lambda pid: sorted(images_of[pid]))
-    first = _first_people(people, images_of, part) if part.kind == "class" else _first_images(images_of, part)
-    kept = [image for path, image in zip(paths, train, strict=True) if ((image[1], path) in first) != part.rest]
+    first = _first_images(images_of, part) if part.kind == "data" else _first_people(people, images_of, part)
+    rest = part.trained.rest
+    kept = [image for path, image in zip(paths, train, strict=True) if ((image[1], path) in first) != rest]
     left = {image[1] for image in kept}
     labels = {pid: label for label, pid in enumerate(pid for pid in people if pid in left)}
-    return [(path, labels[pid], *rest) for path, pid, *rest in kept]
+    return [(path, labels[pid], *others) for path, pid, *others in kept]
+
+
+def held_out(train: Sequence[Image], part: Part) -> tuple[list[Image], list[Image]]:
+    """Query and gallery of a held part, made of training images of people whom it does not train on.
+
+    The gallery has all their images, the query the first image, by its path below the common folder, by each camera of
+    everybody whom two cameras saw. Queries are in the gallery too: an evaluation leaves out images of the query's
+    person by the query's camera.
+
+    Args:
+        train: of the whole, not empty.
+        part: a held one.
+
+    Raises:
+        ValueError: two cameras saw nobody.
+    """
+    assert part.tested is not None
+    # an image that is listed twice counts once
+    gallery = list(dict.fromkeys(cut(train, part.tested)))
+    first: dict[tuple[Any, Any], Image] = {}
+    for _, image in sorted(zip(_below_their_folder([image[0] for image in gallery]), gallery, strict=True)):
+        first.setdefault((image[1], image[2]), image)
+    seen_by = Counter(pid for pid, _ in first)
+    query = [image for (pid, _), image in first.items() if seen_by[pid] > 1]
+    if not query:
+        raise ValueError(
+            f"'{part}' would have no query: two cameras saw none of the {len(seen_by)} people of {part.tested}. Choose "
+            f"a larger percentage than {part.percent}; or train on {part.trained} and test on another data set"
+        )
+    return query, gallery
 
 
 def make_part(part: Part) -> type[PartOfTrainingSet]:
     """The data set class of a part of a registered data set."""
     facts = {
         "part": part,
-        "train_only": host.is_train_only(part.whole),
+        "train_only": part.kind != "held" and host.is_train_only(part.whole),
         "__module__": __name__,
         "__doc__": f"A part of the training set of {part.whole}.",
     }
@@ -152,12 +200,17 @@ def ensure_parts(names: Iterable[str]) -> None:
     """
     for name in names:
         if ":" in name and not name.startswith(PREFIX) and name not in host.image_datasets():
-            found = _NAME.fullmatch(name)
-            if not found:
+            part = read_part(name)
+            if not part:
                 raise ValueError(f"{name!r} names no data set: did you mean {_mended(name)!r}? Allowed: {FORMS}")
-            part = Part(found[1], int(found[2]), bool(found[3]), found[4])
             _check_whole(part)
             host.register_image_dataset(name, make_part(part))
+
+
+def read_part(name: str) -> Part | None:
+    """What a name says, registered or not; None when it is not like that of a part."""
+    found = _NAME.fullmatch(name)
+    return Part(found[1], int(found[2]), bool(found[3]), found[4]) if found else None
 
 
 def part_of(name: str) -> Part | None:
@@ -172,11 +225,18 @@ def whole_of(name: str) -> str:
     return part.whole if part else name
 
 
+def test_of(name: str) -> str:
+    """The data set with the query and gallery of a registered name: a held part is its own, other parts' the whole."""
+    part = part_of(name)
+    return part.whole if part and not part.tested else name
+
+
 def no_combineall(part: Part) -> str:
     """The message about a part that is to hold query and gallery images too."""
+    tested = f"the training images of {part.tested}" if part.tested else f"all of {part.whole}"
     return (
         f"data.combineall True trains on query and gallery images too; '{part}' is a part of the training images, "
-        f"tested on all of {part.whole}. Set data.combineall False"
+        f"tested on {tested}. Set data.combineall False"
     )
 
 
@@ -205,6 +265,9 @@ def _mended(name: str) -> str:
     percent = min(max(int(digits[0]), 1), 99) if digits else 30
     heads = [f"{kind}{percent}{rest}" for kind in ("class", "data") for rest in ("", "-rest")]
     close = nearest(head.lower(), [*heads, PREFIX[:-1]]) or heads[0]
+    word = re.split("[^a-z]", head.lower())[0]
+    if nearest(word, ("class", "data", "held", PREFIX[:-1])) == "held":  # which has no rest
+        close = f"held{percent}"
     if close == PREFIX[:-1]:
         return f"{PREFIX}{whole}"
     known = _wholes()
@@ -215,10 +278,14 @@ def _first_people(people: Sequence[Any], images_of: dict[Any, set[str]], part: P
     """Pairs of identity and path in the first of two parts by identities."""
     total = len(people)
     count = _rounded(total, part.percent)
-    if count == (total if part.rest else 0):
-        bound = f"at most {(100 * total - 51) // total}" if part.rest else f"at least {-(-50 // total)}"
+    held = part.kind == "held"
+    if count == (total if part.trained.rest else 0) or (held and not count):
+        least, most = -(-50 // total), (100 * total - 51) // total
+        bound = f"at least {least}" if not count else f"at most {most}"
+        lacks = f" to {'train' if count else 'test'} on" if held else ""
         raise ValueError(
-            f"'{part}' would have no identity: {part.percent} percent of {total} are {count}, rounded. Choose {bound}"
+            f"'{part}' would have no identity{lacks}: {part.percent} percent of {total} are {count}, rounded. "
+            f"Choose {'a data set with more identities' if held and least > most else bound}"
         )
     ordered = _drawn(people, lambda pid: min(images_of[pid]))
     return {(pid, path) for pid in ordered[:count] for path in images_of[pid]}
