@@ -10,7 +10,8 @@ VALUE pairs at the end are for all. Runs that are finished are kept, so that a c
 given a second time beside itself: it takes other runs. The old model sees queries and gallery once for all runs.
 
 The table gives mean and sample standard deviation over seeds. The update gain of a run is taken against the run of
-`independent` with the same seed. Figures are cut, not rounded.
+`independent` with the same seed, and with the same network where a method's own settings say model.*. Figures are cut,
+not rounded.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import torch
 from measure import machine
 
 from torchreid_ptl.cli.build import build_datamanager, build_engine, run_options
-from torchreid_ptl.cli.main import log_to
+from torchreid_ptl.cli.main import log_to, release_keys
 from torchreid_ptl.cli.old_side import build_old_model
 from torchreid_ptl.config import load_config, to_dict
 from torchreid_ptl.engines import InputStyle
@@ -147,15 +148,25 @@ def table(folder):
     lines = []
     for setting, target in sorted({(run["setting"], target) for run in runs for target in run["results"]}):
         mine = [run for run in runs if run["setting"] == setting and target in run["results"]]
-        alone = {run["seed"]: run["results"][target] for run in mine if run["variant"] == BASELINE}
         old = mine[0]["results"][target]["old_test"]
         lines += [f"{setting}, {target}: old test mAP {cut(100 * old['mAP'])}, CMC-1 {cut(100 * old['cmc1'])}", ""]
         lines += [f"| method | seeds | {' | '.join(COLUMNS)} | compatible |", "|---" * (len(COLUMNS) + 3) + "|"]
         for variant in sorted({run["variant"] for run in mine}, key=lambda name: (name != BASELINE, name)):
-            found = {run["seed"]: run["results"][target] for run in mine if run["variant"] == variant}
-            lines.append(row(variant, dict(sorted(found.items())), alone))
+            found, alone = (of_seeds(mine, name, target) for name in (variant, baseline(variant)))
+            lines.append(row(variant, found, alone))
         lines.append("")
     return "\n".join(lines)
+
+
+def of_seeds(runs, variant, target):
+    """The results of a variant by seed."""
+    found = {run["seed"]: run["results"][target] for run in runs if run["variant"] == variant}
+    return dict(sorted(found.items()))
+
+
+def baseline(variant):
+    """The independent run of the same network."""
+    return "@".join([BASELINE, *(own for own in variant.split("@")[1:] if own.startswith("model."))])
 
 
 def row(variant, found, alone):
@@ -194,7 +205,7 @@ def parse():
     make = commands.add_parser("run", help="train and compare")
     make.add_argument("--setting", required=True, choices=sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
     make.add_argument("--methods", nargs="+", required=True, metavar="METHOD[@KEY=VALUE]")
-    make.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    make.add_argument("--seeds", nargs="+", default=["1", "2", "3"])
     make.add_argument("--out", required=True, help="folder of the results")
     make.add_argument("--root", default="", help="folder that holds the data sets")
     make.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
@@ -202,7 +213,11 @@ def parse():
     show = commands.add_parser("table", help="what the runs of a folder gave")
     show.add_argument("folder")
     show.set_defaults(work=lambda arguments: print(table(arguments.folder)))
-    return parser.parse_args()
+    parsed = parser.parse_args()
+    if parsed.work is run:
+        release_keys(parsed, "methods", "seeds")
+        parsed.seeds = [int(seed) for seed in parsed.seeds]
+    return parsed
 
 
 if __name__ == "__main__":
