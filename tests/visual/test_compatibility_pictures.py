@@ -98,3 +98,16 @@ def test_lists_of_several_systems_stand_below_each_other(tmp_path):
         at = page.index(words, at) + len(words)
     assert ">won<" not in page
     assert page.count("<article>") == 16
+
+
+def test_parts_with_different_scores_have_an_overview_each(tmp_path):
+    targets = [
+        TargetReport("all", {"AC": "50 %"}),
+        TargetReport("a to b", {"gain": "0.1"}),
+        TargetReport("b to c", {"gain": "0.2"}),
+    ]
+    save_report(tmp_path / "r.html", Report("t", targets, overview=("Overview", "part")))
+    overview = (tmp_path / "r.html").read_text().split("<nav>")[0]
+    assert overview.count("<table") == 2
+    assert overview.index("0.1") < overview.index("0.2")
+    assert "\u2013" not in overview

@@ -125,12 +125,25 @@ def _content(report: Report) -> str:
 
 
 def _overview(targets: Sequence[TargetReport], heading: str, kind: str) -> str:
-    """The scores of all targets in one table, and where to find each."""
-    names = list(dict.fromkeys(name for target in targets for name in target.scores))
-    rows = [[target.name, *(target.scores.get(name) for name in names)] for target in targets]
+    """The scores of all targets, in a table for those that share some, and where to find each."""
+    groups: list[list[TargetReport]] = []
+    for target in targets:
+        alike = next((group for group in groups if target.scores.keys() & _names(group)), None)
+        if alike is None:
+            groups.append([target])
+        else:
+            alike.append(target)
+    tables = "".join(
+        draw_table(("", [kind, *_names(group)], [[t.name, *map(t.scores.get, _names(group))] for t in group]))
+        for group in groups
+    )
     links = "".join(f'<a href="#target-{index}">{text(target.name)}</a>' for index, target in enumerate(targets))
-    table = draw_table(("", [kind, *names], rows))
-    return f"<section><h2>{text(heading)}</h2>\n{table}<nav>Go to{links}</nav></section>\n"
+    return f"<section><h2>{text(heading)}</h2>\n{tables}<nav>Go to{links}</nav></section>\n"
+
+
+def _names(targets: Sequence[TargetReport]) -> dict[str, None]:
+    """The scores that some of the targets have, in order."""
+    return dict.fromkeys(name for target in targets for name in target.scores)
 
 
 def _target(index: int, target: TargetReport) -> str:
