@@ -209,6 +209,9 @@ def _validate_compatible(config: CfgNode) -> None:
             ),
             f"compat.features is {compat.features!r} and compat.old {compat.old!r}; old features come from one of "
             "them": bool(compat.features and compat.old),
+            f"compat.independent is {compat.independent!r} and compat.features {compat.features!r}: without the old "
+            "model nothing is compared after the training. Leave compat.independent empty, and give it to "
+            "tools/compatibility.py --independent later": bool(compat.features and compat.independent),
             "compat.objective none leaves the new model without anything to learn identities by: choose softmax, or "
             "add mixbct to compat.losses": compat.objective == "none" and not stands_in,
             f"compat.losses is {compat.losses}, and mixbct and lce need identities that stay; compat.objective cluster "

@@ -131,6 +131,7 @@ def test_a_network_and_itself(tmp_path, tiny_root, weights):
     assert not update["compatible"]
     assert all(point["negative_flips"] == 0 for point in update["backfill"])
     assert update["independent"]["mAP"] > 0
+    assert update["independent_cross"]["mAP"] > 0
     assert found["targets"][TINY]["matrix"]["AC"] == {"mAP": 1.0, "cmc1": 1.0}
     assert list(found["versions"]) == ["same", "again", "independent"]
     assert not check_report(tmp_path / "out", TINY, ("same", "again"))

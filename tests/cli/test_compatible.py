@@ -88,6 +88,12 @@ def test_each_loss_by_its_name(tmp_path, tiny_root, old, name):
     assert len(OldFeatureBank.load(path, engine.objective.fingerprint())) == 16
 
 
+def test_mixbct_beside_another_objective_is_told(tmp_path, tiny_root, old, capsys):
+    engine = engine_of(asked(tmp_path, tiny_root, old, "compat.losses", "['mixbct']"))
+    assert {"loss_x", "loss_mixbct"} <= step(engine).keys()
+    assert "MixBCT by itself is compat.objective none" in capsys.readouterr().out
+
+
 def test_a_run_is_compared_with_its_old_model(tmp_path, tiny_root, old, capsys):
     """What is left says the same as the functions that measure it; an image of another size is the old model's own."""
     independent = saved(tmp_path / "independent.pth", seed=8)
@@ -236,6 +242,19 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
         (["compat.old_weights", ""], "needs the old side"),
         (["compat.old", "osnet"], "compat.old is 'osnet'"),
         (["compat.features", "old.npz"], "old features come from one of them"),
+        (
+            [
+                "compat.old",
+                "",
+                "compat.old_weights",
+                "",
+                "compat.features",
+                "old.npz",
+                "compat.independent",
+                "alone.pth",
+            ],
+            "without the old model nothing is compared",
+        ),
         (["compat.objective", "none"], "without anything to learn identities by"),
         (
             ["compat.objective", "none", "compat.losses", "['mixbct']", "compat.mixbct.weight", "0"],

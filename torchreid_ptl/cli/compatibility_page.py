@@ -123,7 +123,11 @@ def matrices_of(matrix: VersionMatrix) -> dict[str, tuple[tuple[str, ...], Any]]
 def backfill_of(result: CompatibilityResult) -> tuple[Any, dict[str, Any], dict[str, dict[str, float]]]:
     """What the backfill curve is drawn from: fractions, curves, and the levels of other systems."""
     curve = result.backfill
-    systems = {"old system": Score.of(result.old_test), "independent": result.independent}
+    systems = {
+        "old system": Score.of(result.old_test),
+        "independent": result.independent,
+        "independent, old gallery": result.independent_cross,
+    }
     levels = {name: {"mAP": score.mAP, "CMC-1": score.cmc1} for name, score in systems.items() if score is not None}
     return curve.fractions, {"mAP": curve.mAP, "CMC-1": curve.cmc1}, levels
 

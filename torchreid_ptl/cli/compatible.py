@@ -35,6 +35,11 @@ def build_compatible(
     common = compared_dim(dim, source.dim, rule)
     with random_state_kept():  # a criterion draws its weights; the rest goes as it would without
         built = {name: build_loss(name, config, source, datamanager.num_train_pids, common) for name in compat.losses}
+    if base is not None and "mixbct" in built:
+        print(
+            f"mixbct beside compat.objective {compat.objective}: the model learns by both; MixBCT by itself is "
+            "compat.objective none"
+        )
     weights = agreed_weights(built, {name: compat[name].weight for name in built}, base)
     require_classifier(built, model, common)
     objective = CompatibleObjective(built, source.side(), weights, base, rule, source.model)
