@@ -10,14 +10,14 @@ VALUE pairs at the end are for all. Runs that are finished are kept, so that a c
 given a second time beside itself: it takes other runs. The old model sees queries and gallery once for all runs.
 
 The table gives mean and sample standard deviation over seeds. The update gain of a run is taken against the run of
-`independent` with the same seed, and with the same network where a method's own settings say model.*. Figures are cut,
-not rounded.
+`independent` with the same seed, and with the same network where a method's own settings say model.*. Figures are
+rounded down, below zero too. Methods get the same data and number of epochs; those that rank within the batch, and they
+alone, say that they want a sampler of identities.
 """
 
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import itertools
 import json
 import math
@@ -31,11 +31,15 @@ import torch
 from measure import machine
 
 from torchreid_ptl.cli.build import build_datamanager, build_engine, run_options
-from torchreid_ptl.cli.main import log_to, release_keys
+from torchreid_ptl.cli.main import answered, log_to, release_keys
 from torchreid_ptl.cli.old_side import build_old_model
-from torchreid_ptl.config import load_config, to_dict
-from torchreid_ptl.engines import InputStyle
-from torchreid_ptl.evaluation import compatibility
+from torchreid_ptl.config import flatten, load_config, to_dict
+from torchreid_ptl.data.bank import list_digest
+from torchreid_ptl.data.preflight import check_folders
+from torchreid_ptl.engines import InputStyle, TestOptions
+from torchreid_ptl.evaluation import compatibility, evaluate_ranking
+from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
+from torchreid_ptl.runtime.files import replace_file
 from torchreid_ptl.runtime.memory import keep_freed_memory
 from torchreid_ptl.runtime.seeding import seed_everything
 from torchreid_ptl.validation import validate
@@ -43,25 +47,29 @@ from torchreid_ptl.validation import validate
 CONFIGS = Path(__file__).parent.parent / "configs/compat"
 BASELINE = "independent"
 COLUMNS = {
-    "cross mAP": lambda run, alone: 100 * run["cross_test"]["mAP"],
-    "cross CMC-1": lambda run, alone: 100 * run["cross_test"]["cmc1"],
-    "self mAP": lambda run, alone: 100 * run["self_test"]["mAP"],
-    "self CMC-1": lambda run, alone: 100 * run["self_test"]["cmc1"],
+    "cross mAP": lambda run, alone: share(run, "cross_test", "mAP"),
+    "cross CMC-1": lambda run, alone: share(run, "cross_test", "cmc1"),
+    "self mAP": lambda run, alone: share(run, "self_test", "mAP"),
+    "self CMC-1": lambda run, alone: share(run, "self_test", "cmc1"),
     "gain (mAP)": lambda run, alone: gain(run, alone),
-    "negative flips": lambda run, alone: 100 * run["backfill"][0]["negative_flips"],
-    "area (mAP)": lambda run, alone: 100 * run["backfill_area"]["mAP"],
+    "negative flips": lambda run, alone: 100 * run["backfill"][0]["negative_flips"] if "backfill" in run else math.nan,
+    "area (mAP)": lambda run, alone: share(run, "backfill_area", "mAP"),
 }
 
 
 def configuration(setting, variant, seed, folder, options):
     """The configuration of one run."""
     method, *own = variant.split("@")
+    wrong = [each for each in own if "=" not in each]
+    if wrong:
+        raise SystemExit(f"{variant}: {wrong[0]!r} is no setting; a method is METHOD or METHOD@KEY=VALUE")
     own = itertools.chain.from_iterable(each.split("=", 1) for each in own)
     said = [*options, *own, "train.seed", str(seed), "data.save_dir", str(folder)]
     if not torch.cuda.is_available():
         said += ["use_gpu", "False"]
     config = load_config(CONFIGS / setting / f"{method}.yaml", said)
     validate(config)
+    check_folders(config.data.root, [*config.data.sources, *config.data.targets])
     config.freeze()
     return config
 
@@ -71,35 +79,41 @@ def train_and_compare(config, out):
     seed_everything(config.train.seed)
     keep_freed_memory()
     datamanager = build_datamanager(config)
+    old = {target: old_descriptors(config, datamanager, target, out) for target in datamanager.test_loader}
     engine = build_engine(config, datamanager)
     engine.run(**run_options(config))
-    results = {}
-    for target, new in engine.descriptors.items():
-        old = old_descriptors(config, datamanager, target, out)
-        query, gallery = new
-        labels = query.pids, gallery.pids, query.camids, gallery.camids
-        result = compatibility(query.features, gallery.features, *old, *labels, seed=config.train.seed)
-        print(f"{target}\n{result}")
-        results[target] = result.as_dict()
-    return results
+    rule = config.compat.embedding if config.compat.embedding in ("truncate", "pad") else "error"
+    return {target: compared(new, old[target], rule, config) for target, new in engine.descriptors.items()}
+
+
+def compared(new, old, rule, config):
+    """What is measured of the new model's (query, gallery) descriptors.
+
+    Of an independent model with a dimension of its own that is the self test alone.
+    """
+    query, gallery = new
+    labels = query.pids, gallery.pids, query.camids, gallery.camids
+    if query.features.shape[1] != old[0].shape[1] and rule == "error":
+        tests = {"self_test": (query.features, gallery.features), "old_test": old}
+        return {
+            name: Score.of(evaluate_ranking(*sides, *labels, metric="cosine")).as_dict()
+            for name, sides in tests.items()
+        }
+    result = compatibility(query.features, gallery.features, *old, *labels, dimensions=rule, seed=config.train.seed)
+    print(result)
+    return result.as_dict()
 
 
 def old_descriptors(config, datamanager, target, out):
     """Descriptors (Q, D) and (G, D) by the old model, kept for all runs."""
-    compat, data = config.compat, config.data
-    facts = (
-        compat.old,
-        os.path.abspath(compat.old_weights),
-        os.path.getmtime(compat.old_weights),
-        [compat.old_height, compat.old_width, data.height, data.width],
-        os.path.abspath(data.root),
-        target,
-    )
-    path = out / f"old-{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}.pt"
+    old = build_old_model(config, InputStyle.of(datamanager))
+    options = TestOptions.of(flip=config.eval.flip, precision=config.eval.precision)
+    sides = [datamanager.test_loader[target][side].dataset.dataset.data for side in ("query", "gallery")]
+    paths = [os.path.abspath(path) for images in sides for path, *_ in images]
+    path = out / f"old-{list_digest(paths, of=f'{old.fingerprint()} {options}')}.pt"
     if not path.exists():
-        old = build_old_model(config, InputStyle.of(datamanager))
-        sides = [datamanager.test_loader[target][side].dataset.dataset.data for side in ("query", "gallery")]
-        found = [old.describe(images, f"{target}, old", workers=data.workers).features for images in sides]
+        loading = {"workers": config.data.workers, "on_bad_image": config.data.on_bad_image}
+        found = [old.describe(images, f"{target}, old", options, **loading).features for images in sides]
         made = path.with_suffix(f".{os.getpid()}")
         torch.save(found, made)
         made.replace(path)
@@ -111,21 +125,37 @@ def run(arguments):
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     options = ["data.root", arguments.root] * bool(arguments.root) + arguments.opts
-    jobs = list(itertools.product(arguments.seeds, arguments.methods))
-    for seed, variant in jobs:  # before long work starts
-        configuration(arguments.setting, variant, seed, out, options)
-    for seed, variant in jobs:
-        name = f"{arguments.setting}-{variant}-{seed}".replace("/", "_").replace(" ", "")
+    jobs = {
+        f"{arguments.setting}-{variant}-{seed}".replace("/", "_").replace(" ", ""): (variant, seed)
+        for seed, variant in itertools.product(arguments.seeds, arguments.methods)
+    }
+    configs = {name: configuration(arguments.setting, *job, out / name, options) for name, job in jobs.items()}
+    for name, config in configs.items():  # before long work starts
+        require_same(out / f"{name}.json", config)
+    for name, (variant, seed) in jobs.items():
         path = out / f"{name}.json"
         with claimed(out / f"{name}.lock") as mine:
             if mine and not path.exists():
                 print(f"{variant}, seed {seed}", flush=True)
-                config, started = configuration(arguments.setting, variant, seed, out / name, options), time.monotonic()
+                started = time.monotonic()
                 with log_to(out / name, "train"):
-                    results = train_and_compare(config, out)
+                    results = train_and_compare(configs[name], out)
                 content = {"setting": arguments.setting, "variant": variant, "seed": seed, "options": arguments.opts}
-                content |= {"seconds": time.monotonic() - started, "machine": machine(), "config": to_dict(config)}
-                path.write_text(json.dumps({**content, "results": results}, indent=1))
+                content |= {"seconds": time.monotonic() - started, "machine": machine()}
+                content |= {"config": to_dict(configs[name]), "results": results}
+                replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def require_same(path, config):
+    """Makes sure that a run made before had the settings that are wanted now."""
+    if path.exists():
+        made, wanted = dict(flatten(json.loads(path.read_text())["config"])), dict(flatten(to_dict(config)))
+        other = [key for key in wanted if made.get(key) != wanted[key] and key != "data.save_dir"]
+        if other:
+            raise SystemExit(
+                f"{path} is of other settings: {', '.join(other)}. Give --out another folder, or repeat the command as "
+                "it was"
+            )
 
 
 @contextlib.contextmanager
@@ -142,13 +172,16 @@ def claimed(path):
 
 def table(folder):
     """Mean and spread of each method, in Markdown."""
-    runs = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    read = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    runs = [run for run in read if "variant" in run]
     if not runs:
         raise SystemExit(f"{folder} holds no results; make some with: run ... --out {folder}")
     lines = []
     for setting, target in sorted({(run["setting"], target) for run in runs for target in run["results"]}):
         mine = [run for run in runs if run["setting"] == setting and target in run["results"]]
         old = mine[0]["results"][target]["old_test"]
+        if any(run["results"][target]["old_test"] != old for run in mine):
+            raise SystemExit(f"{folder} holds runs of {setting} with different old models; give each a folder")
         lines += [f"{setting}, {target}: old test mAP {cut(100 * old['mAP'])}, CMC-1 {cut(100 * old['cmc1'])}", ""]
         lines += [f"| method | seeds | {' | '.join(COLUMNS)} | compatible |", "|---" * (len(COLUMNS) + 3) + "|"]
         for variant in sorted({run["variant"] for run in mine}, key=lambda name: (name != BASELINE, name)):
@@ -166,24 +199,29 @@ def of_seeds(runs, variant, target):
 
 def baseline(variant):
     """The independent run of the same network."""
-    return "@".join([BASELINE, *(own for own in variant.split("@")[1:] if own.startswith("model."))])
+    return "@".join([BASELINE, *sorted(own for own in variant.split("@")[1:] if own.startswith("model."))])
 
 
 def row(variant, found, alone):
     """One line of the table."""
     cells = [spread([value(result, alone.get(seed)) for seed, result in found.items()]) for value in COLUMNS.values()]
-    yes = sum(result["compatible"] for result in found.values())
+    yes = sum(result.get("compatible", False) for result in found.values())
     method, *own = variant.split("@")
     name = f"{method} ({', '.join(own)})" if own else method
     return f"| {name} | {', '.join(map(str, found))} | {' | '.join(cells)} | {yes} of {len(found)} |"
 
 
+def share(result, test, figure):
+    """A score in percent; nan where it was not measured."""
+    return 100 * result[test][figure] if test in result else math.nan
+
+
 def gain(result, alone):
-    """Update gain in mAP against the independent run; nan without one."""
-    if alone is None:
+    """Update gain in mAP against the independent run; nan where it cannot be said."""
+    if alone is None or "cross_test" not in result:
         return math.nan
-    old = result["old_test"]["mAP"]
-    return (result["cross_test"]["mAP"] - old) / (alone["self_test"]["mAP"] - old)
+    cross, old, best = (Score(**test) for test in (result["cross_test"], result["old_test"], alone["self_test"]))
+    return update_gain(cross, old, best).mAP
 
 
 def spread(values):
@@ -203,7 +241,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("run", help="train and compare")
-    make.add_argument("--setting", required=True, choices=sorted(p.name for p in CONFIGS.iterdir() if p.is_dir()))
+    make.add_argument("--setting", required=True, choices=sorted(p.parent.name for p in CONFIGS.glob("*/base.yaml")))
     make.add_argument("--methods", nargs="+", required=True, metavar="METHOD[@KEY=VALUE]")
     make.add_argument("--seeds", nargs="+", default=["1", "2", "3"])
     make.add_argument("--out", required=True, help="folder of the results")
@@ -222,4 +260,4 @@ def parse():
 
 if __name__ == "__main__":
     given = parse()
-    sys.exit(given.work(given))
+    sys.exit(answered(lambda: given.work(given)))

@@ -24,7 +24,8 @@ def measure(
 
     Args:
         target: the data set, or :data:`FILES`.
-        versions: the oldest first; the one called :data:`INDEPENDENT` counts for the gain alone.
+        versions: the oldest first; the one called :data:`INDEPENDENT` is measured by itself and
+            before the old gallery.
         config: of the test.
         rule: what to do where dimensions differ.
         parts: of the gallery, re-encoded for the backfill curve.

@@ -131,7 +131,7 @@ def check_dimensions(dims: Mapping[str, int], rule: str) -> None:
     """Makes sure every version can be compared with every one before it.
 
     Args:
-        dims: dimension of the descriptors by version, in time order; the independent model meets itself alone.
+        dims: dimension of the descriptors by version, in time order; any goes for the independent one.
         rule: 'error', 'truncate' or 'pad'.
 
     Raises:
