@@ -153,7 +153,9 @@ SETTINGS: dict[str, Setting] = {
     "compat.l2.t": _ours(0.0, "distance that costs nothing; 0.2 is weakened l2"),
     "compat.bct.weight": _ours(1.0, "weight of bct"),
     "compat.bct.prototypes": _ours(
-        "auto", "old classifier, class means, or the classifier where it is known", ("auto", "classifier", "means")
+        "auto",
+        "class means, old classifier with means for those it lacks, or auto: it, if it knows all",
+        ("auto", "classifier", "means"),
     ),
     "compat.bct.scale": _ours(16.0, "scale of its cosines"),
     "compat.contrastive.weight": _ours(1.0, "weight of contrastive"),

@@ -205,7 +205,7 @@ def test_an_old_model_of_another_dimension(tmp_path, tiny_root, monkeypatch, cap
 
 
 def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
-    """Found beside the old checkpoints, or named; identities it does not know have class means."""
+    """Found beside the old checkpoints, or named; unless it knows all identities it must be asked for."""
     bct = ["compat.losses", "['bct']"]
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
     assert "class means stand for the old classifier, for the list" in capsys.readouterr().out
@@ -221,6 +221,13 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     assert engine.objective.old.old_classes.tolist() == [2, 0, -1, 1]
     assert torch.equal(engine.objective.old.old_classifier, build().classifier.weight)
     assert step(engine)["loss_bct"] > 0
+    engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
+    assert "class means stand for all identities" in capsys.readouterr().out
+    assert engine.objective.losses["bct"].prototypes == "means"
+    whole = [(path, pid, camid) for path, pid, camid, *_ in images]
+    write_training_list(tmp_path / "whole.csv", training_list(whole, str(tiny_root)))
+    engine = engine_of(asked(tmp_path, tiny_root, old, *bct, "compat.old_images", str(tmp_path / "whole.csv")))
+    assert engine.objective.losses["bct"].prototypes == "classifier"
     small = saved(tmp_path / "small.pth", num_classes=2)
     named = [*bct, "compat.old_images", str(tmp_path / "old" / TRAINING_LIST)]
     with pytest.raises(ConfigError, match="counts 3 identities and the old classifier 2"):

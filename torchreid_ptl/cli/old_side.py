@@ -82,7 +82,11 @@ class OldSource:
         if unknown:
             print(f"bct: class means stand for the old classifier, for {unknown}")
             return None
-        return torch.from_numpy(self._matched(path, datamanager))
+        rows = torch.from_numpy(self._matched(path, datamanager))
+        if compat.bct.prototypes == "auto" and bool((rows < 0).any()):
+            print("bct: class means stand for all identities; beside them the old classifier's rows mislead")
+            return None
+        return rows
 
     def _matched(self, path: Path, datamanager: Any) -> npt.NDArray[np.int64]:
         old = read_training_list(path)
