@@ -63,8 +63,8 @@ class UnitRows:
         return self._read(rows) / self._lengths[rows, None].to(self._device)
 
     def resized(self, dim: int) -> "UnitRows":
-        """The same descriptors in another dimension, normalised there."""
-        return UnitRows(self._name, self._features, self._device, dim)
+        """The same descriptors in another dimension, normalised there; nothing is read again where it is the same."""
+        return self if dim == self.shape[1] else UnitRows(self._name, self._features, self._device, dim)
 
     def _read(self, rows: slice) -> Tensor:
         part = as_float32(self._features[rows], self._device)[:, : self.shape[1]]

@@ -14,7 +14,7 @@ from .compatibility_score import Score
 from .distances import Features
 from .labels import Labels
 from .ranking import Progress
-from .unit import Rankings, UnitRows, common_dimension, device_of, dimension_of, require_same_images, unit_sides
+from .unit import Rankings, common_dimension, device_of, dimension_of, require_same_images, unit_sides
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
@@ -183,7 +183,7 @@ def version_matrix(
     )
     scores = np.full((2, len(names), len(names)), np.nan)
     for (t, k), dim in common.items():
-        query, gallery = (_in(units[names[v]][side], dim) for side, v in enumerate((t, k)))
+        query, gallery = (units[names[v]][side].resized(dim) for side, v in enumerate((t, k)))
         scores[:, t, k] = Score.of(rank(query, gallery))
     return VersionMatrix(names, *scores)
 
@@ -205,7 +205,3 @@ def _named(
 
 def _common(new: str, old: str, dims: Mapping[str, int], rule: str) -> int:
     return common_dimension(dims[new], dims[old], rule, (new, old))
-
-
-def _in(rows: UnitRows, dim: int) -> UnitRows:
-    return rows if rows.shape[1] == dim else rows.resized(dim)
