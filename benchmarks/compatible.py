@@ -26,26 +26,26 @@ from measure import in_own_process, machine, measured
 
 import torchreid_ptl  # noqa: F401 - registers the models
 from torchreid_ptl import losses
-from torchreid_ptl.data.bank import OldFeatureBank
-from torchreid_ptl.engines import CompatibleObjective, InputStyle, OldSide, Outputs, SoftmaxObjective
+from torchreid_ptl.data.old_features import OldFeatures
+from torchreid_ptl.engines import CompatibleObjective, OldGallery, Outputs, Preprocessing, SoftmaxObjective
 
 MARKET = {"images": 12936, "identities": 751, "dim": 512}
 CAMERAS = 6
 LOSSES = {
-    "l2": lambda identities, dim: losses.L2Loss(),
+    "l2": lambda identities, dim: losses.FeatureL2Loss(),
     "bct means": lambda identities, dim: losses.BCTLoss("means"),
-    "contrastive": lambda identities, dim: losses.ContrastiveLoss(),
+    "contrastive": lambda identities, dim: losses.OldNewContrastiveLoss(),
     "ract": lambda identities, dim: losses.RACTLoss(),
     "nccl": lambda identities, dim: losses.NCCLLoss(dim),
     "unibct": lambda identities, dim: losses.UniBCTLoss(),
     "lce": lambda identities, dim: losses.LCELoss(),
     "advbct": lambda identities, dim: losses.AdvBCTLoss(dim),
     "mixbct": lambda identities, dim: losses.MixBCTLoss(identities, dim, scale=30.0, margin=0.3),
-    "rbcl batch": lambda identities, dim: losses.RBCLoss("batch"),
-    "rbcl nca": lambda identities, dim: losses.RBCLoss("nca"),
-    "rbcl full": lambda identities, dim: losses.RBCLoss("full"),
-    "rbcl full, lift": lambda identities, dim: losses.RBCLoss("full", dgr="lift"),
-    "rbcl full, restore": lambda identities, dim: losses.RBCLoss("full", dgr="restore"),
+    "rbcl batch": lambda identities, dim: losses.RBCLLoss("batch"),
+    "rbcl nca": lambda identities, dim: losses.RBCLLoss("nca"),
+    "rbcl full": lambda identities, dim: losses.RBCLLoss("full"),
+    "rbcl full, lift": lambda identities, dim: losses.RBCLLoss("full", dgr="lift"),
+    "rbcl full, restore": lambda identities, dim: losses.RBCLLoss("full", dgr="restore"),
 }
 BARS = {name: (0.10, 64) if name.startswith("rbcl full") else (0.15, None) for name in LOSSES}
 
@@ -65,7 +65,7 @@ class Made:
         ]
         manager = SimpleNamespace(root="/data", train_loader=SimpleNamespace(dataset=SimpleNamespace(train=self.list)))
         names = [path.removeprefix("/data/") for path, *_ in self.list]
-        self.side = OldSide(OldFeatureBank(names, self.features), manager, device=device)
+        self.side = OldGallery(OldFeatures(names, self.features), manager, device=device)
         self.device, self.draw = device, draw
 
     def batch(self, size):
@@ -135,7 +135,7 @@ def fill_queue(loss, made):
 
 def held(name, network, batch, device):
     """MiB that a call of a term adds, the largest of three."""
-    style = InputStyle(64, 32)
+    style = Preprocessing(64, 32)
     small, made = Made(60, 12, MARKET["dim"], device), Made(**MARKET, device=device)
     warm, side = (Side(network, name, each, style) for each in (small, made))
     warm.term(*small.batch(4))
@@ -150,7 +150,7 @@ def held(name, network, batch, device):
 
 def run(asked):
     """All rounds; the plain side and those with a loss by name."""
-    style, made = InputStyle(asked.height, asked.width), Made(**MARKET, device=asked.device)
+    style, made = Preprocessing(asked.height, asked.width), Made(**MARKET, device=asked.device)
     images = torch.randn(asked.batch, 3, asked.height, asked.width, device=asked.device)
     images = images.to(memory_format=torch.channels_last)
     plain = Side(asked.network, None, made, style)

@@ -30,19 +30,20 @@ from pathlib import Path
 import torch
 from measure import machine
 
-from torchreid_ptl.cli.build import build_datamanager, build_engine, run_options
-from torchreid_ptl.cli.main import answered, log_to, release_keys
-from torchreid_ptl.cli.old_side import build_old_model
-from torchreid_ptl.config import flatten, load_config, to_dict
-from torchreid_ptl.data.bank import list_digest
+from torchreid_ptl.build.old_model import build_old_model
+from torchreid_ptl.build.training import build_datamanager, build_engine, run_options
+from torchreid_ptl.cli.arguments import answered, release_keys
+from torchreid_ptl.config.checks import validate
+from torchreid_ptl.config.loading import flatten, load_config, to_dict
+from torchreid_ptl.data.old_features import list_digest
 from torchreid_ptl.data.preflight import check_folders
-from torchreid_ptl.engines import InputStyle, TestOptions
+from torchreid_ptl.engines import EvaluationOptions, Preprocessing
 from torchreid_ptl.evaluation import compatibility, evaluate_ranking
 from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
+from torchreid_ptl.runtime.console_log import log_to
 from torchreid_ptl.runtime.files import replace_file
 from torchreid_ptl.runtime.memory import keep_freed_memory
 from torchreid_ptl.runtime.seeding import seed_everything
-from torchreid_ptl.validation import validate
 
 CONFIGS = Path(__file__).parent.parent / "configs/compat"
 BASELINE = "independent"
@@ -106,8 +107,8 @@ def compared(new, old, rule, config):
 
 def old_descriptors(config, datamanager, target, out):
     """Descriptors (Q, D) and (G, D) by the old model, kept for all runs."""
-    old = build_old_model(config, InputStyle.of(datamanager))
-    options = TestOptions.of(flip=config.eval.flip, precision=config.eval.precision)
+    old = build_old_model(config, Preprocessing.of(datamanager))
+    options = EvaluationOptions.of(flip=config.eval.flip, precision=config.eval.precision)
     sides = [datamanager.test_loader[target][side].dataset.dataset.data for side in ("query", "gallery")]
     paths = [os.path.abspath(path) for images in sides for path, *_ in images]
     path = out / f"old-{list_digest(paths, of=f'{old.fingerprint()} {options}')}.pt"

@@ -16,7 +16,7 @@ import torchreid
 from measure import machine
 
 import torchreid_ptl  # noqa: F401 - registers the models
-from torchreid_ptl.engines import FeatureTable, FrozenModel, InputStyle, Outputs, SoftmaxObjective, STDObjective
+from torchreid_ptl.engines import FeatureTable, FrozenModel, Outputs, Preprocessing, SoftmaxObjective, STDObjective
 from torchreid_ptl.runtime.precision import autocast
 
 
@@ -46,7 +46,7 @@ class Side:
 
 def sides(asked):
     """The plain training, with a teacher, and with a table of its features."""
-    style = InputStyle(asked.height, asked.width)
+    style = Preprocessing(asked.height, asked.width)
     network = torchreid.models.build_model(asked.teacher, 751, pretrained=False)
     teacher = FrozenModel(network, style, style, asked.device, channels_last=True)
     paths = [str(number) for number in range(asked.batch)]

@@ -10,12 +10,12 @@ import pytest
 
 import torchreid_ptl
 from torchreid_ptl.backbones import splittable
+from torchreid_ptl.cli.arguments import configure, configure_chain, parse
 from torchreid_ptl.cli.compatibility import parse as parse_compatibility
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
-from torchreid_ptl.cli.main import configure, configure_chain, parse
-from torchreid_ptl.config import load_config
+from torchreid_ptl.config.loading import load_config
+from torchreid_ptl.config.settings import SETTINGS, as_markdown
 from torchreid_ptl.registration import ENGINES, LOSSES
-from torchreid_ptl.settings import SETTINGS, as_markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,7 +72,7 @@ def test_the_commands_of_the_guide_to_parts_are_understood(monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = re.findall(r"tools/main\.py (.*)", (ROOT / "docs" / "parts.md").read_text())
     sources = [configure(parse(shlex.split(line))).data.sources for line in lines]
-    assert sources == [["class30:market1501"], ["market1501"], ["held20:market1501"]]
+    assert sources == [["class30:market1501"], ["market1501"], ["holdout20:market1501"]]
 
 
 def test_the_guide_of_pseudo_labels_runs(capsys, monkeypatch):

@@ -1,6 +1,6 @@
 import sys
 
-from torchreid_ptl.cli.main import main
+from torchreid_ptl.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ def main() -> int:
         from .cli.sweep import main as sweep
 
         return sweep(sys.argv[2:])
-    from .cli.main import main as train
+    from .cli.train import main as train
 
     return train(sys.argv[1:])
 

@@ -113,7 +113,7 @@ def build_train_sampler(*args: Any, **kwargs: Any) -> torch.utils.data.Sampler:
     return part("data.sampler").build_train_sampler(*args, **kwargs)
 
 
-def input_style(datamanager: Any) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
+def preprocessing(datamanager: Any) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
     """Height, width, mean and standard deviation of the images a data manager delivers."""
     normalize = next(step for step in datamanager.transform_te.transforms if hasattr(step, "mean"))
     return datamanager.height, datamanager.width, tuple(normalize.mean), tuple(normalize.std)

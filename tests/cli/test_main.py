@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from torchreid_ptl.cli.dry_run import _shrunk
-from torchreid_ptl.cli.main import configure, configure_chain, main, parse
-from torchreid_ptl.config import load_config, to_dict
+from torchreid_ptl.cli.arguments import configure, configure_chain, parse
+from torchreid_ptl.cli.train import main
+from torchreid_ptl.config.loading import load_config, to_dict
 from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
 from torchreid_ptl.data.training_list import read_training_list
 from torchreid_ptl.engines import ImagePTLEngine
+from torchreid_ptl.runs.dry_run import _shrunk
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -236,7 +237,7 @@ def test_an_error_is_in_the_log(tmp_path, tiny_root):
 )
 def test_rank_lists_show_the_distances_ranked_by(tmp_path, tiny_root, options, monkeypatch):
     seen = []
-    monkeypatch.setattr("torchreid_ptl.cli.report.save_rank_list", lambda path, rows, title: seen.extend(rows))
+    monkeypatch.setattr("torchreid_ptl.report.files.save_rank_list", lambda path, rows, title: seen.extend(rows))
     assert main(small(tmp_path, tiny_root, "train.max_epoch", "0", *options)) == 0
     assert len(seen) == 6
     for row in seen:

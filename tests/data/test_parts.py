@@ -10,17 +10,18 @@ import torchreid
 from PIL import Image
 
 from torchreid_ptl import host
+from torchreid_ptl.cli.arguments import configure, configure_chain, parse
 from torchreid_ptl.cli.evaluate import configure_test
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
-from torchreid_ptl.cli.main import configure, configure_chain, main, parse
-from torchreid_ptl.config import ConfigError, load_config
+from torchreid_ptl.cli.train import main
+from torchreid_ptl.config.checks import validate
+from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.data.drawn import Recipe
 from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.data.names import check_use, ensure_registered, sources_to_test, wholes_of
 from torchreid_ptl.data.parts import Part, cut, held_out, part_of
 from torchreid_ptl.data.preflight import check_folders
 from torchreid_ptl.data.tiny import TinyDrawnPedestrians
-from torchreid_ptl.validation import validate
 
 TINY, OTHER = "drawn_pedestrians_tiny", "drawn_tiny_too"
 
@@ -128,7 +129,7 @@ def test_parts_are_nested_and_the_rest_is_what_is_left(kind):
     assert before != names(cut(TWENTY, part(f"{kind}3")))
 
 
-@pytest.mark.parametrize("name", ["class30", "class30-rest", "data30", "data30-rest", "held30"])
+@pytest.mark.parametrize("name", ["class30", "class30-rest", "data30", "data30-rest", "holdout30"])
 def test_the_choice_depends_on_nothing_but_the_images(name):
     chosen = cut(TWENTY, part(name))
     elsewhere = images([1 + number % 7 for number in range(20)], folder="relative/other name/deeper")
@@ -182,10 +183,18 @@ def test_an_image_that_is_listed_twice_is_in_one_part():
         ([5], "class49", "Choose at least 50"),
         ([5], "class50-rest", "Choose at most 49"),
         ([1, 1, 1], "data30-rest", "would have no image: every identity of x has one .*: class30-rest:x"),
-        ([2] * 4, "held12", "'held12:x' would have no identity to test on: 12 percent of 4 are 0.* Choose at least 13"),
-        ([2] * 4, "held88", "'held88:x' would have no identity to train on: 88 percent of 4 are 4.* Choose at most 87"),
-        ([5], "held49", "no identity to test on: .* Choose a data set with more identities"),
-        ([5], "held50", "no identity to train on: .* Choose a data set with more identities"),
+        (
+            [2] * 4,
+            "holdout12",
+            "'holdout12:x' would have no identity to test on: 12 percent of 4 are 0.* Choose at least 13",
+        ),
+        (
+            [2] * 4,
+            "holdout88",
+            "'holdout88:x' would have no identity to train on: 88 percent of 4 are 4.* Choose at most 87",
+        ),
+        ([5], "holdout49", "no identity to test on: .* Choose a data set with more identities"),
+        ([5], "holdout50", "no identity to train on: .* Choose a data set with more identities"),
     ],
 )
 def test_empty_parts(sizes, name, message):
@@ -198,14 +207,14 @@ def test_the_bounds_that_an_error_gives():
         least, most = -(-50 // total), (100 * total - 51) // total
         assert cut(images([1] * total), part(f"class{least}"))
         assert cut(images([1] * total), part(f"class{most}-rest"))
-        assert total == 1 or all(cut(images([1] * total), part(f"held{bound}")) for bound in (least, most))
+        assert total == 1 or all(cut(images([1] * total), part(f"holdout{bound}")) for bound in (least, most))
 
 
 @pytest.mark.parametrize("percent", [10, 20, 50, 90])
 def test_a_held_part_trains_on_the_rest_and_is_tested_on_the_first_part(percent):
     first, rest = (cut(TWENTY, part(f"class{percent}{other}")) for other in ("", "-rest"))
-    assert cut(TWENTY, part(f"held{percent}")) == rest
-    query, gallery = held_out(TWENTY, part(f"held{percent}"))
+    assert cut(TWENTY, part(f"holdout{percent}")) == rest
+    query, gallery = held_out(TWENTY, part(f"holdout{percent}"))
     assert gallery == first  # labels too
     assert set(query) <= set(gallery)
     assert not people(gallery) & people(rest)
@@ -222,7 +231,7 @@ def test_queries_are_the_first_image_by_each_camera_of_people_whom_two_cameras_s
     held = {image[1]: image for image in whole if image[0] in {i[0] for i in cut(whole, part("class50"))}}
     assert {pid % 3 for pid in held} == {0, 1, 2}
     for order in (whole, whole[::-1]):
-        query, gallery = held_out(order, part("held50"))
+        query, gallery = held_out(order, part("holdout50"))
         assert names(query) == {f"{pid:02d}_{index}.jpg" for pid in held for index in firsts[pid % 3]}
         assert len(query) == len(names(query))
         assert {int(name[:2]) for name in names(gallery)} == set(held)
@@ -230,13 +239,13 @@ def test_queries_are_the_first_image_by_each_camera_of_people_whom_two_cameras_s
 
 
 def test_a_gallery_has_an_image_once_that_is_listed_twice():
-    query, gallery = held_out(TWENTY + TWENTY, part("held30"))
-    assert (query, gallery) == held_out(TWENTY, part("held30"))
+    query, gallery = held_out(TWENTY + TWENTY, part("holdout30"))
+    assert (query, gallery) == held_out(TWENTY, part("holdout30"))
     assert len(gallery) == len(names(gallery))
 
 
 def test_the_held_out_people_stay_who_they_were():
-    query, gallery = held_out(images([4] * 10), part("held30"))
+    query, gallery = held_out(images([4] * 10), part("holdout30"))
     assert people(gallery) == {"0004", "0008", "0009"}
     assert names(query) == {f"{pid}_{index}.jpg" for pid in people(gallery) for index in ("00", "01")}
 
@@ -244,11 +253,11 @@ def test_the_held_out_people_stay_who_they_were():
 def test_nobody_to_search_for():
     alone = [(path, pid, pid % 2, dsetid) for path, pid, _, dsetid in TWENTY]
     message = (
-        "'held20:x' would have no query: two cameras saw none of the 4 people of class20:x. Choose a larger percentage "
-        "than 20; or train on class20-rest:x and test on another data set"
+        "'holdout20:x' would have no query: two cameras saw none of the 4 people of class20:x. Choose a larger "
+        "percentage than 20; or train on class20-rest:x and test on another data set"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        held_out(alone, part("held20"))
+        held_out(alone, part("holdout20"))
 
 
 def manager(root, sources, targets=TINY, **options):
@@ -285,7 +294,7 @@ def test_query_and_gallery_are_the_wholes(tiny_root):
 
 
 def test_a_held_part_in_a_data_manager(tiny_root):
-    name = f"held50:{TINY}"
+    name = f"holdout50:{TINY}"
     built = manager(tiny_root, name, name)
     assert training(built) == training(manager(tiny_root, f"class50-rest:{TINY}"))
     query, gallery = (built.test_loader[name][side].dataset.dataset.data for side in ("query", "gallery"))
@@ -300,7 +309,7 @@ def test_a_held_part_in_a_data_manager(tiny_root):
 
 
 def test_held_images_are_the_data_of_their_mode(tiny_root):
-    name = f"held50:{TINY}"
+    name = f"holdout50:{TINY}"
     ensure_registered([name])
     modes = {
         mode: host.image_datasets()[name](root=str(tiny_root), mode=mode, verbose=False)
@@ -325,7 +334,7 @@ def test_a_held_part_of_a_set_for_training_only_is_a_target(tiny_root):
             self.query = self.gallery = []
 
     host.image_datasets()[OTHER] = TrainingOnly
-    name = f"held67:{OTHER}"
+    name = f"holdout67:{OTHER}"
     built = manager(tiny_root, name, name, batch_size_train=2)
     assert not host.is_train_only(name)
     assert (built.num_train_pids, len(built.test_loader[name]["query"].dataset)) == (1, 6)
@@ -377,13 +386,13 @@ def test_people_apart_may_be_trained_on_together(tiny_root):
         ["class30-rest:grid", "class50-rest:grid"],
         ["class30:grid", "data30:grid"],
         ["class30:grid", "class30:grid"],
-        ["held30:grid", "grid"],
-        ["held30:grid", "held30:grid"],
-        ["held30:grid", "class30-rest:grid"],
-        ["held30:grid", "class50:grid"],
-        ["held30:grid", "held50:grid"],
-        ["held30:grid", "data30:grid"],
-        ["joined:held30:grid+viper", "grid"],
+        ["holdout30:grid", "grid"],
+        ["holdout30:grid", "holdout30:grid"],
+        ["holdout30:grid", "class30-rest:grid"],
+        ["holdout30:grid", "class50:grid"],
+        ["holdout30:grid", "holdout50:grid"],
+        ["holdout30:grid", "data30:grid"],
+        ["joined:holdout30:grid+viper", "grid"],
         ["class30:market1501", "market_duke"],
         ["joined:class30:grid+viper", "grid"],
         ["joined:class30:grid+grid"],
@@ -404,7 +413,7 @@ def test_nobody_is_trained_as_two(sources, tmp_path):
         "class20:grid",
         "class30:grid",
         "class19-rest:grid",
-        "held19:grid",
+        "holdout19:grid",
         "data1:grid",
         "data99-rest:grid",
         "joined:grid+viper",
@@ -415,14 +424,14 @@ def test_nobody_who_is_held_out_is_trained_on(source, tmp_path):
     piece = next(word for word in re.split(r"[+]|joined:", source) if "grid" in word)
     inside = piece if piece == source else f"{piece} in {source}"
     message = (
-        "data.targets names held20:grid, which is tested on the training images of class20:grid, and data.sources "
+        "data.targets names holdout20:grid, which is tested on the training images of class20:grid, and data.sources "
         f"trains on people in them, with {inside}: the scores would not be those of people never seen. Train on "
-        "held20:grid or on another data set, or test on grid"
+        "holdout20:grid or on another data set, or test on grid"
     )
     for use in (
-        lambda: manager(tmp_path, ["ilids", source], ["viper", "held20:grid"]),
-        lambda: configure(parse(["-s", "ilids", source, "-t", "viper", "held20:grid"])),
-        lambda: configure_chain(parse(["-t", "held20:grid", "chain", f"['held20:grid', '{source}']"])),
+        lambda: manager(tmp_path, ["ilids", source], ["viper", "holdout20:grid"]),
+        lambda: configure(parse(["-s", "ilids", source, "-t", "viper", "holdout20:grid"])),
+        lambda: configure_chain(parse(["-t", "holdout20:grid", "chain", f"['holdout20:grid', '{source}']"])),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             use()
@@ -431,15 +440,15 @@ def test_nobody_who_is_held_out_is_trained_on(source, tmp_path):
 @pytest.mark.parametrize(
     ("sources", "targets"),
     [
-        (["held20:grid"], ["held20:grid"]),
-        (["held20:grid"], ["held20:grid", "grid", "viper"]),
-        (["held30:grid"], ["held20:grid", "held30:grid"]),
-        (["class20-rest:grid", "viper"], ["held20:grid"]),
-        (["class21-rest:grid"], ["held20:grid"]),
-        (["joined:held20:grid+viper"], ["held20:grid", "held10:prid"]),
-        (["held20:grid", "class20:grid"], ["grid"]),
-        (["market_duke"], ["held20:grid"]),
-        (["held20:cuhksysu"], ["grid"]),
+        (["holdout20:grid"], ["holdout20:grid"]),
+        (["holdout20:grid"], ["holdout20:grid", "grid", "viper"]),
+        (["holdout30:grid"], ["holdout20:grid", "holdout30:grid"]),
+        (["class20-rest:grid", "viper"], ["holdout20:grid"]),
+        (["class21-rest:grid"], ["holdout20:grid"]),
+        (["joined:holdout20:grid+viper"], ["holdout20:grid", "holdout10:prid"]),
+        (["holdout20:grid", "class20:grid"], ["grid"]),
+        (["market_duke"], ["holdout20:grid"]),
+        (["holdout20:cuhksysu"], ["grid"]),
     ],
 )
 def test_sources_and_targets_that_go_with_held_parts(sources, targets):
@@ -448,10 +457,10 @@ def test_sources_and_targets_that_go_with_held_parts(sources, targets):
 
 def test_a_test_alone_loads_sources_that_no_target_is_tested_on():
     assert sources_to_test(["grid", "class30:viper"]) == ["grid", "class30:viper"]
-    targets = ["grid", "held20:grid", "held30:grid", "held25:grid"]
-    assert sources_to_test(targets) == ["held30:grid"]
+    targets = ["grid", "holdout20:grid", "holdout30:grid", "holdout25:grid"]
+    assert sources_to_test(targets) == ["holdout30:grid"]
     config = configure_test(parse_evaluation(["-t", *targets]), "osnet_x0_25", "imagenet", [])
-    assert (config.data.sources, config.data.targets) == (["held30:grid"], targets)
+    assert (config.data.sources, config.data.targets) == (["holdout30:grid"], targets)
     check_use(config.data.sources, config.data.targets)
 
 
@@ -510,18 +519,21 @@ def test_cameras_of_sources_stay_apart_where_one_lacks_a_camera(tmp_path):
         ("joined:class30:grdi+viper", "'class30:grdi' cuts the unknown data set 'grdi': did you mean 'class30:grid'"),
         ("joined:class300:grid+viper", "did you mean 'class99:grid'"),
         (
-            "held20-rest:grid",
-            "'held20-rest:grid' names no data set: did you mean 'held20:grid'. Allowed: .*, heldP:NAME",
+            "holdout20-rest:grid",
+            "'holdout20-rest:grid' names no data set: did you mean 'holdout20:grid'. Allowed: .*, holdoutP:NAME",
         ),
-        ("held20_rest:grdi", "did you mean 'held20:grid'"),
-        ("held0:grid", "did you mean 'held1:grid'"),
-        ("held100:grid", "did you mean 'held99:grid'"),
-        ("hold20:grid", "did you mean 'held20:grid'"),
-        ("held:grid", "did you mean 'held30:grid'"),
-        ("held20:markt1501", "cuts the unknown data set 'markt1501': did you mean 'held20:market1501'. Allowed"),
-        ("held20:market_duke", "which is joined; cut what it joins: joined:held20:market1501.held20:dukemtmcreid"),
-        ("held20:class30:grid", "cuts 'class30:grid', which is a part itself; cut a whole data set"),
-        ("class30:held20:grid", "cuts 'held20:grid', which is a part itself; cut a whole data set"),
+        ("holdout20_rest:grdi", "did you mean 'holdout20:grid'"),
+        ("holdout0:grid", "did you mean 'holdout1:grid'"),
+        ("holdout100:grid", "did you mean 'holdout99:grid'"),
+        ("hold20:grid", "did you mean 'holdout20:grid'"),
+        ("holdout:grid", "did you mean 'holdout30:grid'"),
+        ("holdout20:markt1501", "cuts the unknown data set 'markt1501': did you mean 'holdout20:market1501'. Allowed"),
+        (
+            "holdout20:market_duke",
+            "which is joined; cut what it joins: joined:holdout20:market1501.",
+        ),
+        ("holdout20:class30:grid", "cuts 'class30:grid', which is a part itself; cut a whole data set"),
+        ("class30:holdout20:grid", "cuts 'holdout20:grid', which is a part itself; cut a whole data set"),
     ],
 )
 def test_wrong_names(name, message, tmp_path):
@@ -561,10 +573,10 @@ def test_test_images_are_not_trained_on(tiny_root):
 
 def test_a_held_part_has_no_test_images_to_train_on():
     message = (
-        "data.combineall True .*'held50:grid' is a part .*, tested on the training images of class50:grid. Set data"
+        "data.combineall True .*'holdout50:grid' is a part .*, tested on the training images of class50:grid. Set data"
     )
     with pytest.raises(ConfigError, match=message):
-        configure(parse(["-s", "held50:grid", "-t", "held50:grid", "data.combineall", "True"]))
+        configure(parse(["-s", "holdout50:grid", "-t", "holdout50:grid", "data.combineall", "True"]))
 
 
 def test_a_part_of_a_set_for_training_only_is_no_target():
@@ -577,8 +589,8 @@ def test_the_same_test_is_not_made_twice():
     for targets in (["grid", "class30:grid"], ["data30:grid", "viper", "class30-rest:grid"]):
         with pytest.raises(ConfigError, match="which have the same query and gallery.* Test on grid alone"):
             configure(parse(["-t", *targets]))
-    with pytest.raises(ConfigError, match="same query and gallery.* Test on held20:grid alone"):
-        configure(parse(["-s", "viper", "-t", "held20:grid", "held20:grid"]))
+    with pytest.raises(ConfigError, match="same query and gallery.* Test on holdout20:grid alone"):
+        configure(parse(["-s", "viper", "-t", "holdout20:grid", "holdout20:grid"]))
 
 
 def test_a_part_that_would_be_empty_is_an_error_of_one_line(tiny_root, tmp_path, capsys, monkeypatch):
@@ -602,8 +614,8 @@ def test_stages_of_a_chain_are_tested_on_the_whole():
         parse(["chain", "['class30:grid', 'joined:class30:viper+prid', 'class30-rest:grid', grid]"])
     )
     assert chain.common.data.targets == ["grid"]
-    held = configure_chain(parse(["chain", "['class30:viper', 'held20:grid', 'joined:held20:grid+prid']"]))
-    assert held.common.data.targets == ["viper", "held20:grid"]
+    held = configure_chain(parse(["chain", "['class30:viper', 'holdout20:grid', 'joined:holdout20:grid+prid']"]))
+    assert held.common.data.targets == ["viper", "holdout20:grid"]
     assert [stage.folder for stage in chain.stages][::2] == ["1-class30-grid", "3-class30-rest-grid"]
 
 

@@ -8,27 +8,27 @@ import torchreid
 from torch import nn
 
 from torchreid_ptl import losses
-from torchreid_ptl.data.bank import BankError, OldFeatureBank, names_of
 from torchreid_ptl.data.in_order import root_of, training_images
+from torchreid_ptl.data.old_features import BankError, OldFeatures, names_of
 from torchreid_ptl.engines import (
-    BesideObjective,
     ClusterObjective,
     CompatibleObjective,
+    FeatureObjective,
     ImageCompatibleEngine,
     ImagePTLEngine,
-    InputStyle,
     MarginSoftmaxObjective,
     MGNObjective,
+    OldGallery,
     OldModel,
-    OldSide,
     Outputs,
+    Preprocessing,
     SoftmaxObjective,
     build_bank,
 )
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 
-STYLE = InputStyle(64, 32)
-OTHER = InputStyle(48, 24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+STYLE = Preprocessing(64, 32)
+OTHER = Preprocessing(48, 24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 
 
 def sgd(*modules):
@@ -45,7 +45,7 @@ def old_network(seed=3):
 
 
 def engine_of(manager, loss=None, old=None, student=None, **options):
-    loss = loss or losses.RBCLoss("full")
+    loss = loss or losses.RBCLLoss("full")
     student = student or build()
     criteria = loss.values() if isinstance(loss, dict) else [loss]
     old = old or old_network()
@@ -64,7 +64,7 @@ def bank_of(manager, features, drop=()):
     """A bank of given features (16, D) of the training images, without some of them."""
     names = names_of([image[0] for image in training_images(manager)], root_of(manager))
     kept = [row for row in range(len(names)) if row not in drop]
-    return OldFeatureBank([names[row] for row in kept], features[kept], "drawn")
+    return OldFeatures([names[row] for row in kept], features[kept], "drawn")
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_the_old_side_against_plain_loops(tiny_manager, features):
     missing = {1, 8, 9, 10, 11}  # one image of the first identity, and the third altogether
     order = [row for row in torch.randperm(16).tolist() if row not in missing]
     names = names_of([image[0] for image in images], root_of(manager))
-    side = OldSide(OldFeatureBank([names[row] for row in order], features[order]), manager, neighbours=2)
+    side = OldGallery(OldFeatures([names[row] for row in order], features[order]), manager, neighbours=2)
     held = [row for row in range(16) if row not in missing]
     assert torch.equal(side.gallery, features[held])
     assert side.gallery_pids.tolist() == [images[row][1] for row in held]
@@ -187,7 +187,7 @@ def test_the_old_side_against_plain_loops(tiny_manager, features):
 def test_the_old_side_of_a_batch(tiny_manager, features):
     manager = tiny_manager(transforms=[])
     images = training_images(manager)
-    side = OldSide(bank_of(manager, features, drop=[0, 5]), manager)
+    side = OldGallery(bank_of(manager, features, drop=[0, 5]), manager)
     for batch in manager.train_loader:
         old = side.batch(batch)
         for place, path in enumerate(batch["impath"]):
@@ -208,15 +208,15 @@ def test_pseudo_labels(tiny_manager, features):
     images = training_images(manager)
     classifier = torch.randn(7, 512)
     classes = torch.tensor([6, -1, 2, 3])
-    side = OldSide(bank_of(manager, features, drop=[4]), manager, classifier, classes)
-    assert not side.take_labels(manager)
+    side = OldGallery(bank_of(manager, features, drop=[4]), manager, classifier, classes)
+    assert not side.update_labels(manager)
     means = side.class_means
     kept = [12, 13, 4, 5, 0, 1, 2, 9]  # of the identities 3, 3, 1, 1, 0, 0, 0, 2
     renumbered = [0, 0, 1, 1, 2, 2, 1, 2]
     manager.train_loader.dataset.dataset.data = [
         (images[row][0], pid, *images[row][2:]) for row, pid in zip(kept, renumbered, strict=True)
     ]
-    assert side.take_labels(manager)
+    assert side.update_labels(manager)
     assert torch.equal(side.gallery, features[[12, 13, 5, 0, 1, 2, 9]])
     assert side.gallery_pids.tolist() == [0, 0, 1, 2, 2, 1, 2]
     assert side.class_means.shape == means.shape == (4, 512)  # as the new model's classifier
@@ -227,7 +227,7 @@ def test_pseudo_labels(tiny_manager, features):
     old = side.batch({"impath": [images[12][0], images[4][0], images[15][0]], "camid": torch.zeros(3)})
     assert old.image_ids.tolist() == [0, -1, -1]
     manager.train_loader.dataset.dataset.data = images
-    assert side.take_labels(manager)
+    assert side.update_labels(manager)
     assert side.old_classes.tolist() == classes.tolist()
     assert torch.equal(side.class_means, means)
 
@@ -251,21 +251,21 @@ def test_pseudo_labels_reach_the_losses(tiny_manager, features):
 
 def test_an_old_side_that_fits_nothing(tiny_manager, features):
     manager = tiny_manager()
-    stranger = OldFeatureBank(["x.jpg"], features[:1])
+    stranger = OldFeatures(["x.jpg"], features[:1])
     with pytest.raises(ValueError, match=r"None of the 16 training images has an old feature.*'x\.jpg' for example"):
-        OldSide(stranger, manager)
+        OldGallery(stranger, manager)
     bank = bank_of(manager, features)
     with pytest.raises(ValueError, match="needs its row for each training identity"):
-        OldSide(bank, manager, torch.zeros(7, 512))
+        OldGallery(bank, manager, torch.zeros(7, 512))
     for classes in (torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2, 7])):
         with pytest.raises(ValueError, match=r"classes must be \(4,\), a row of the 7 of the old classifier"):
-            OldSide(bank, manager, torch.zeros(7, 512), classes)
+            OldGallery(bank, manager, torch.zeros(7, 512), classes)
 
 
 def test_dimensions(tiny_manager, features):
     manager = tiny_manager()
     for rule, dim, common in (("truncate", 300, 300), ("truncate", 600, 512), ("pad", 300, 512), ("pad", 600, 600)):
-        side = OldSide(bank_of(manager, features), manager, torch.ones(7, 512), torch.tensor([0, 1, 2, -1]))
+        side = OldGallery(bank_of(manager, features), manager, torch.ones(7, 512), torch.tensor([0, 1, 2, -1]))
         before = side.class_means
         assert side.fit(dim, rule) == common
         assert side.fit(dim, rule) == common  # again, without harm
@@ -315,7 +315,7 @@ def test_weights_of_0_are_the_plain_training_bit_by_bit(tiny_manager, tmp_path):
     ImagePTLEngine(tiny_manager(), plain, sgd(plain), SoftmaxObjective(), use_gpu=False).run(
         save_dir=str(tmp_path / "plain"), max_epoch=1
     )
-    criteria = {"rbcl": losses.RBCLoss("full"), "advbct": losses.AdvBCTLoss(512), "nccl": losses.NCCLLoss(512)}
+    criteria = {"rbcl": losses.RBCLLoss("full"), "advbct": losses.AdvBCTLoss(512), "nccl": losses.NCCLLoss(512)}
     engine = engine_of(tiny_manager(), criteria, weights=dict.fromkeys(criteria, 0.0))
     torch.manual_seed(9)
     engine.run(save_dir=str(tmp_path / "compatible"), max_epoch=1)
@@ -327,7 +327,7 @@ def test_weights_of_0_are_the_plain_training_bit_by_bit(tiny_manager, tmp_path):
 def test_the_terms_of_a_step_by_hand(tiny_manager, name):
     """With and without cells."""
     manager = tiny_manager()
-    criteria = {"near": losses.L2Loss(), "rbcl": losses.RBCLoss("full")}
+    criteria = {"near": losses.FeatureL2Loss(), "rbcl": losses.RBCLLoss("full")}
     engine = engine_of(manager, criteria, student=build(name), weights={"rbcl": 3.0})
     batch = next(iter(manager.train_loader))
     logits, new = copy.deepcopy(engine.model).train()(batch["img"])
@@ -390,7 +390,7 @@ def test_a_batch_without_positives(tiny_manager, features):
     dataset = manager.train_loader.dataset
     items = [dataset[row] for row in alone]
     batch = torch.utils.data.default_collate(items)
-    criteria = {kind: losses.RBCLoss(kind) for kind in ("batch", "nca", "full")}
+    criteria = {kind: losses.RBCLLoss(kind) for kind in ("batch", "nca", "full")}
     criteria |= {"nccl": losses.NCCLLoss(512), "ract": losses.RACTLoss(), "lce": losses.LCELoss()}
     engine = engine_of(manager, criteria, bank)
     figures = engine.forward_backward(batch)
@@ -431,7 +431,7 @@ def test_over_pseudo_labels_a_resumed_run_ends_alike_and_true_identities_are_not
         manager = tiny_manager()
         images = [(path, change(pid), *rest) for path, pid, *rest in manager.train_set.data]
         manager.train_set.train = manager.train_set.data = images
-        criteria = {"rbcl": losses.RBCLoss("full"), "nccl": losses.NCCLLoss(512, 20), "unibct": losses.UniBCTLoss()}
+        criteria = {"rbcl": losses.RBCLLoss("full"), "nccl": losses.NCCLLoss(512, 20), "unibct": losses.UniBCTLoss()}
         base = ClusterObjective(eps=0.99, min_samples=1, k1=1, k2=1)  # nearest pairs and single images
         return engine_of(manager, criteria, student=build(num_classes=1), base=base)
 
@@ -484,10 +484,10 @@ def refuse_to_work(monkeypatch):
         ({"student": "shufflenet_v2_x0_5"}, r"New features have 1024 dimensions and old ones 512.*truncate.*pad"),
         ({"dimensions": "cut"}, "dimensions is 'cut'; allowed"),
         ({"loss": {}}, "at least one loss"),
-        ({"weights": {"l2": 1.0}}, r"losses rbc and weights \{'rbc': 1\.0, 'l2': 1\.0\}"),
-        ({"weights": {"rbc": -1.0}}, "finite weights from 0"),
-        ({"weights": {"rbc": float("nan")}}, "finite weights from 0"),
-        ({"weights": {"rbc": 0.0}, "base": None}, "Nothing is left to learn"),
+        ({"weights": {"l2": 1.0}}, r"losses rbcl and weights \{'rbcl': 1\.0, 'l2': 1\.0\}"),
+        ({"weights": {"rbcl": -1.0}}, "finite weights from 0"),
+        ({"weights": {"rbcl": float("nan")}}, "finite weights from 0"),
+        ({"weights": {"rbcl": 0.0}, "base": None}, "Nothing is left to learn"),
         ({"base": "triplet"}, "base is 'triplet'; it is 'softmax'"),
         (
             {"loss": losses.LCELoss(), "student": "shufflenet_v2_x0_5", "dimensions": "truncate"},
@@ -498,7 +498,7 @@ def refuse_to_work(monkeypatch):
 )
 def test_what_is_wrong_is_said_before_old_features_are_computed(tiny_manager, monkeypatch, options, message):
     refuse_to_work(monkeypatch)
-    loss, student = options.pop("loss", losses.RBCLoss("full")), build(options.pop("student", "osnet_x0_25"))
+    loss, student = options.pop("loss", losses.RBCLLoss("full")), build(options.pop("student", "osnet_x0_25"))
     with pytest.raises(ValueError, match=message):
         ImageCompatibleEngine(tiny_manager(), student, sgd(student), old_network(), loss, use_gpu=False, **options)
 
@@ -506,7 +506,7 @@ def test_what_is_wrong_is_said_before_old_features_are_computed(tiny_manager, mo
 @pytest.mark.parametrize(("rule", "dim"), [("truncate", 512), ("pad", 1024)])
 def test_other_dimensions_by_a_declared_rule(tiny_manager, rule, dim):
     manager = tiny_manager()
-    engine = engine_of(manager, losses.L2Loss(), student=build("shufflenet_v2_x0_5"), dimensions=rule)
+    engine = engine_of(manager, losses.FeatureL2Loss(), student=build("shufflenet_v2_x0_5"), dimensions=rule)
     batch = next(iter(manager.train_loader))
     _, new = copy.deepcopy(engine.model).train()(batch["img"])
     unit, old = nn.functional.normalize, engine.objective.old.batch(batch).features
@@ -518,7 +518,7 @@ def test_other_dimensions_by_a_declared_rule(tiny_manager, rule, dim):
 def test_mgn_is_compared_by_all_its_parts_and_learns_by_those_it_learns_by_alone(tiny_manager):
     manager = tiny_manager(train_sampler="RandomIdentitySampler", num_instances=2)
     student, bank = build("mgn"), bank_of(manager, torch.randn(16, 2048))
-    engine = engine_of(manager, losses.L2Loss(), bank, student, base=MGNObjective())
+    engine = engine_of(manager, losses.FeatureL2Loss(), bank, student, base=MGNObjective())
     batch = next(iter(manager.train_loader))
     with torch.no_grad():
         outputs = Outputs.of(student.train()(batch["img"]), "triplet")
@@ -579,7 +579,9 @@ def test_a_queue_forgets_identities_that_are_numbered_anew(tiny_manager, feature
 
 
 def test_bfloat16(tiny_manager):
-    engine = engine_of(tiny_manager(), {"rbcl": losses.RBCLoss("full"), "l2": losses.L2Loss()}, precision="bfloat16")
+    engine = engine_of(
+        tiny_manager(), {"rbcl": losses.RBCLLoss("full"), "l2": losses.FeatureL2Loss()}, precision="bfloat16"
+    )
     figures = engine.forward_backward(next(iter(engine.train_loader)))
     assert all(torch.isfinite(torch.tensor(value)) for value in figures.values())
 
@@ -588,7 +590,7 @@ def test_training_brings_the_new_features_to_the_old_ones(tiny_manager, tmp_path
     student = build()
     engine = ImageCompatibleEngine(
         tiny_manager(transforms=[]), student, torch.optim.Adam(student.parameters(), 0.005), old_network(),
-        losses.L2Loss(), use_gpu=False, base=None,
+        losses.FeatureL2Loss(), use_gpu=False, base=None,
     )  # fmt: skip
     engine.run(save_dir=str(tmp_path), max_epoch=5)
     distances = [value for _, value in engine.history["loss"]]
@@ -603,7 +605,7 @@ def test_the_hosts_data_manager(tiny_root, tmp_path):
     engine = engine_of(manager, bank=str(tmp_path / "old.npy"))
     batch = next(iter(manager.train_loader))
     assert (engine.objective.old.batch(batch).image_ids >= 0).all()
-    assert "loss_rbc" in engine.forward_backward(batch)
+    assert "loss_rbcl" in engine.forward_backward(batch)
 
 
 def test_the_margin_softmax_objective_by_hand():
@@ -625,4 +627,4 @@ def test_a_loss_that_needs_what_no_training_has(tiny_manager, features):
     manager = tiny_manager()
     with pytest.raises(ValueError, match="The loss strange needs weather"):
         engine_of(manager, Strange(), bank_of(manager, features))
-    assert issubclass(CompatibleObjective, BesideObjective)
+    assert issubclass(CompatibleObjective, FeatureObjective)

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 import torchreid
 from torch import nn
 
-from torchreid_ptl.engines import FeatureTable, FrozenModel, InputStyle, tabulate
+from torchreid_ptl.engines import FeatureTable, FrozenModel, Preprocessing, tabulate
 
-STYLE = InputStyle(64, 32)
+STYLE = Preprocessing(64, 32)
 
 
 class Mean(nn.Module):
@@ -46,8 +46,8 @@ def test_images_as_wanted_pass_untouched():
 
 
 def test_images_are_normalised_and_resized_its_own_way():
-    given = InputStyle(64, 32, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
-    wants = InputStyle(32, 16, (0.1, 0.2, 0.3), (1.0, 0.5, 0.25))
+    given = Preprocessing(64, 32, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    wants = Preprocessing(32, 16, (0.1, 0.2, 0.3), (1.0, 0.5, 0.25))
     frozen = FrozenModel(Mean(), wants, given)
     plain = torch.rand(2, 3, 64, 32)
 
@@ -65,7 +65,7 @@ def test_the_fingerprint_is_of_weights_and_input_not_of_the_classifier():
     first = FrozenModel(network, STYLE).fingerprint()
     assert first == FrozenModel(network, STYLE).fingerprint()
     assert len(first) == 16
-    assert first != FrozenModel(network, InputStyle(128, 32)).fingerprint()
+    assert first != FrozenModel(network, Preprocessing(128, 32)).fingerprint()
     other = osnet()
     other.load_state_dict(network.state_dict())
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_a_network_without_descriptor():
 
 def test_the_style_of_a_data_manager(tiny_manager):
     manager = tiny_manager(norm_mean=[0.1, 0.2, 0.3], norm_std=[0.5, 0.6, 0.7])
-    assert InputStyle.of(manager) == InputStyle(64, 32, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    assert Preprocessing.of(manager) == Preprocessing(64, 32, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
 
 
 def test_a_table_gives_each_image_its_own_feature(tiny_manager):

@@ -15,15 +15,15 @@ from torchreid_ptl.engines import (
     FrozenModel,
     ImagePTLEngine,
     ImageSTDEngine,
-    InputStyle,
     MGNObjective,
+    Preprocessing,
     SoftmaxObjective,
     projection_of,
 )
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 from torchreid_ptl.runtime.weights import load_weights
 
-STYLE = InputStyle(64, 32)
+STYLE = Preprocessing(64, 32)
 
 
 def sgd(model, *more):
@@ -115,15 +115,15 @@ def test_what_a_distillation_needs_beforehand_draws_nothing(tiny_manager):
 
 
 def test_a_teacher_told_of_other_images_is_refused(tiny_manager):
-    frozen = FrozenModel(build("osnet_x0_25_ptl", "softmax"), InputStyle(128, 64))
+    frozen = FrozenModel(build("osnet_x0_25_ptl", "softmax"), Preprocessing(128, 64))
     student = build("osnet_x0_25")
-    with pytest.raises(ValueError, match=r"expect images as InputStyle\(height=128.*come as InputStyle\(height=64"):
+    with pytest.raises(ValueError, match=r"Preprocessing\(height=128.*come as Preprocessing\(height=64"):
         ImageSTDEngine(tiny_manager(), student, sgd(student), frozen, use_gpu=False)
 
 
 def test_trying_an_mgn_leaves_it_as_it_was():
     student = build("mgn")
-    assert torchreid_ptl.engines.beside.descriptor_dim(student, STYLE) == 2048
+    assert torchreid_ptl.engines.feature_objective.descriptor_dim(student, STYLE) == 2048
     assert student.all_parts is False
 
 
@@ -241,7 +241,7 @@ def test_trying_a_student_leaves_no_trace():
     student(torch.rand(2, 3, 64, 32))
     before, state = bits(student), torch.get_rng_state()
     latent = [m.latent.clone() for m in student.modules() if isinstance(m, torchreid_ptl.BConvCell)]
-    assert torchreid_ptl.engines.beside.descriptor_dim(student, STYLE) == 512
+    assert torchreid_ptl.engines.feature_objective.descriptor_dim(student, STYLE) == 512
     assert equal(before, bits(student))
     assert torch.equal(state, torch.get_rng_state())
     after = [m.latent for m in student.modules() if isinstance(m, torchreid_ptl.BConvCell)]

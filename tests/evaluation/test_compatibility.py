@@ -9,7 +9,7 @@ from torchreid_ptl.evaluation import RankingResult, compatibility, evaluate_rank
 from torchreid_ptl.evaluation import unit as unit_module
 from torchreid_ptl.evaluation.backfill import MixedRows, backfill_curve, check_fractions, flips, refresh_order
 from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
-from torchreid_ptl.evaluation.unit import UnitRows, common_dimension
+from torchreid_ptl.evaluation.unit import NormalizedRows, common_dimension
 
 FIELDS = ("mAP", "mINP", "cmc", "average_precision", "inverse_negative_penalty", "first_hit", "skipped", "top")
 
@@ -104,8 +104,8 @@ def test_the_ends_of_the_curve_are_the_cross_and_the_self_test_in_every_bit(metr
     assert_same(result.backfill.points[-1].result, result.self_test)
     # and not only because they are taken from there
     images = len(labels[1])
-    new, old = (UnitRows("gallery", sides[index]) for index in (1, 3))
-    query, options = UnitRows("query", sides[0]), {"metric": metric, "return_top": 4}
+    new, old = (NormalizedRows("gallery", sides[index]) for index in (1, 3))
+    query, options = NormalizedRows("query", sides[0]), {"metric": metric, "return_top": 4}
     for refreshed, expected in ((False, result.cross_test), (True, result.self_test)):
         mixed = MixedRows(old, new, np.full(images, refreshed))
         assert_same(evaluate_ranking(query, mixed, *labels, **options), expected)
@@ -114,11 +114,13 @@ def test_the_ends_of_the_curve_are_the_cross_and_the_self_test_in_every_bit(metr
 def test_a_mixed_gallery_equals_a_full_copy_in_every_bit():
     sides, labels = world(4)
     result = compatibility(*sides, *labels, fractions=(0, 0.3, 1), seed=5, return_top=3)
-    new, old = (UnitRows("gallery", sides[index])[0:120] for index in (1, 3))
+    new, old = (NormalizedRows("gallery", sides[index])[0:120] for index in (1, 3))
     copy = old.clone()
     chosen = refresh_order(120, 5) < 36
     copy[torch.from_numpy(chosen)] = new[torch.from_numpy(chosen)]
-    expected = evaluate_ranking(UnitRows("query", sides[0]), Recorded(copy), *labels, metric="cosine", return_top=3)
+    expected = evaluate_ranking(
+        NormalizedRows("query", sides[0]), Recorded(copy), *labels, metric="cosine", return_top=3
+    )
     assert_same(result.backfill.points[1].result, expected)
     assert 0 < sum(chosen) < 120
 
@@ -160,7 +162,7 @@ def test_both_sides_are_of_unit_length_whatever_comes():
         found = compatibility(*scaled, *labels, metric=metric)
         np.testing.assert_allclose(found.backfill.mAP, expected.backfill.mAP, atol=1e-3)
         assert found.old_test.mAP == pytest.approx(expected.old_test.mAP, abs=1e-3)
-    rows = UnitRows("x", np.array([[3e30, 4e30], [3e-20, 4e-20], [-5, 0]], dtype="f4"))
+    rows = NormalizedRows("x", np.array([[3e30, 4e30], [3e-20, 4e-20], [-5, 0]], dtype="f4"))
     np.testing.assert_allclose(rows[0:3], [[0.6, 0.8], [0.6, 0.8], [-1, 0]], rtol=1e-6)
 
 

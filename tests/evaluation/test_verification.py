@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
 from torchreid_ptl.evaluation.distances import MatrixDistances
-from torchreid_ptl.evaluation.error_rates import Operating
+from torchreid_ptl.evaluation.error_rates import OperatingPoint
 from torchreid_ptl.evaluation.float_histogram import FloatHistogram, bin_starts
 from torchreid_ptl.evaluation.labels import PairLabels
 from torchreid_ptl.evaluation.verification import halve_identities, verify
@@ -105,7 +105,7 @@ def test_rates_are_the_counts_of_plain_loops(seed, kind, people):
 
 
 def _point(*numbers):
-    return Operating(*map(float, numbers))
+    return OperatingPoint(*map(float, numbers))
 
 
 def _gap(genuine, impostor):

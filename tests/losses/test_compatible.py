@@ -14,19 +14,19 @@ B, D, C, G = 12, 8, 6, 40
 BUILD = {
     "AdvBCTLoss": lambda: losses.AdvBCTLoss(D),
     "LCELoss": losses.LCELoss,
-    "ContrastiveLoss": losses.ContrastiveLoss,
+    "OldNewContrastiveLoss": losses.OldNewContrastiveLoss,
     "RACTLoss": losses.RACTLoss,
     "NCCLLoss": lambda: losses.NCCLLoss(D, queue_size=16),
     "BCTLoss": losses.BCTLoss,
     "BCTLoss.linear": lambda: losses.BCTLoss(scale=None),
     "BCTLoss.means": lambda: losses.BCTLoss("means"),
     "UniBCTLoss": losses.UniBCTLoss,
-    "L2Loss": losses.L2Loss,
+    "FeatureL2Loss": losses.FeatureL2Loss,
     "MixBCTLoss": lambda: losses.MixBCTLoss(C, D),
     "MixBCTLoss.credible": lambda: losses.MixBCTLoss(C, D, torch.arange(G) % 3 > 0),
-    "RBCLoss": losses.RBCLoss,
-    "RBCLoss.nca": lambda: losses.RBCLoss("nca", dgr="lift", neighbours=2, other_camera=True),
-    "RBCLoss.full": lambda: losses.RBCLoss("full", dgr="restore", other_camera=True),
+    "RBCLLoss": losses.RBCLLoss,
+    "RBCLLoss.nca": lambda: losses.RBCLLoss("nca", dgr="lift", neighbours=2, other_camera=True),
+    "RBCLLoss.full": lambda: losses.RBCLLoss("full", dgr="restore", other_camera=True),
 }
 DRAWS = ("MixBCTLoss",)  # the order of the batch decides what is drawn
 DETACHED = ("old", "class_means", "gallery", "old_classifier")

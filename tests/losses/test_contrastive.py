@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from torchreid_ptl.losses import ContrastiveLoss, RACTLoss, contrastive_loss, ract_loss
+from torchreid_ptl.losses import OldNewContrastiveLoss, RACTLoss, contrastive_loss, ract_loss
 
 
 def cosine(a, b):
@@ -41,7 +41,7 @@ def test_equals_the_oracle(tau, negatives):
     given = batch()
     value = contrastive_loss(*given, tau, negatives)
     assert value.item() == pytest.approx(oracle(*given, tau, negatives, with_new=False), rel=1e-9)
-    assert torch.equal(ContrastiveLoss(tau, negatives)(*given), value)
+    assert torch.equal(OldNewContrastiveLoss(tau, negatives)(*given), value)
     value = ract_loss(*given, tau, negatives)
     assert value.item() == pytest.approx(oracle(*given, tau, negatives, with_new=True), rel=1e-9)
     assert torch.equal(RACTLoss(tau, negatives)(*given), value)
@@ -68,7 +68,7 @@ def test_ract_counts_new_negatives_too():
     assert ract_loss(*given, negatives=None) > contrastive_loss(*given, negatives=None)
 
 
-@pytest.mark.parametrize("module", [ContrastiveLoss, RACTLoss])
+@pytest.mark.parametrize("module", [OldNewContrastiveLoss, RACTLoss])
 def test_settings_out_of_range(module):
     with pytest.raises(ValueError, match="tau is 0"):
         module(tau=0)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from torchreid_ptl.losses import L2Loss, l2_loss
+from torchreid_ptl.losses import FeatureL2Loss, l2_loss
 
 PIDS = torch.arange(5)
 
@@ -24,7 +24,7 @@ def oracle(new, old, t):
 def test_equals_the_oracle(t):
     new, old = torch.randn(5, 8, dtype=torch.float64), 9 * torch.randn(5, 8, dtype=torch.float64)
     assert l2_loss(new, old, t).item() == pytest.approx(oracle(new, old, t), rel=1e-12)
-    assert torch.equal(L2Loss(t)(new, old, PIDS), l2_loss(new, old, t))
+    assert torch.equal(FeatureL2Loss(t)(new, old, PIDS), l2_loss(new, old, t))
 
 
 def test_gradient():
@@ -49,7 +49,7 @@ def test_equal_features_have_a_finite_gradient():
 
 
 def test_the_weight_of_the_source():
-    assert L2Loss.weight == 10
+    assert FeatureL2Loss.weight == 10
 
 
 @pytest.mark.parametrize("t", [-0.1, 2.0, float("nan")])
@@ -57,4 +57,4 @@ def test_t_out_of_its_range(t):
     with pytest.raises(ValueError, match=r"t is .*from 0 \(plain\) to below 2"):
         l2_loss(torch.ones(2, 3), torch.ones(2, 3), t)
     with pytest.raises(ValueError, match="t is"):
-        L2Loss(t)
+        FeatureL2Loss(t)

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchreid_ptl
-from torchreid_ptl.losses import RBCLoss, ranking, rbcl_loss
+from torchreid_ptl.losses import RBCLLoss, ranking, rbcl_loss
 from torchreid_ptl.losses.nca import agent_gallery, nearest_centres
 
 
@@ -328,8 +328,8 @@ def bank(identities=5, of_each=4, dim=6):
 def test_full_equals_batch_when_the_gallery_is_the_batch():
     old, pids, ids, new = bank()
     given = (new, old[ids], pids[ids])
-    plain = RBCLoss("batch")(*given, image_ids=ids)
-    full = RBCLoss("full")(*given, image_ids=ids, gallery=old[ids], gallery_pids=pids[ids], gallery_image_ids=ids)
+    plain = RBCLLoss("batch")(*given, image_ids=ids)
+    full = RBCLLoss("full")(*given, image_ids=ids, gallery=old[ids], gallery_pids=pids[ids], gallery_image_ids=ids)
     assert torch.equal(plain, full)
     same = [(a, b) for a in range(6) for b in range(6) if ids[a] == ids[b]]
     expected = oracle(new, old[ids], pids[ids], pids[ids], same_image=same)
@@ -340,20 +340,20 @@ def test_without_image_ids_the_batch_leaves_out_each_image_itself():
     old, pids, _, _ = bank()
     new = torch.randn(20, 6)
     expected = rbcl_loss(new, old, pids, pids, same_image=torch.eye(20, dtype=torch.bool))
-    assert torch.equal(RBCLoss()(new, old, pids), expected)
-    assert torch.equal(RBCLoss()(new, old, pids, image_ids=torch.arange(20)), expected)
+    assert torch.equal(RBCLLoss()(new, old, pids), expected)
+    assert torch.equal(RBCLLoss()(new, old, pids, image_ids=torch.arange(20)), expected)
 
 
 def test_images_without_a_row_in_the_bank_are_different_ones():
     old, pids, ids, new = bank()
     unknown, distinct = torch.tensor([0, -1, -1, 5, 6, -1]), torch.arange(6)
     given = (new, old[ids], pids[ids])
-    assert torch.equal(RBCLoss()(*given, image_ids=unknown), RBCLoss()(*given, image_ids=distinct))
+    assert torch.equal(RBCLLoss()(*given, image_ids=unknown), RBCLLoss()(*given, image_ids=distinct))
 
 
 def test_full_ranks_against_the_whole_bank():
     old, pids, ids, new = bank()
-    value = RBCLoss("full")(
+    value = RBCLLoss("full")(
         new, old[ids], pids[ids], image_ids=ids, gallery=old, gallery_pids=pids, gallery_image_ids=torch.arange(20)
     )
     same = list(enumerate(ids.tolist()))
@@ -364,23 +364,23 @@ def test_another_camera_in_the_batch_and_in_the_bank():
     old, pids, ids, new = bank()
     camids = torch.arange(20) % 2
     given = {"image_ids": ids, "camids": camids[ids]}
-    value = RBCLoss("batch", other_camera=True)(new, old[ids], pids[ids], **given)
+    value = RBCLLoss("batch", other_camera=True)(new, old[ids], pids[ids], **given)
     same = (pids[ids][:, None] == pids[ids]) & (camids[ids][:, None] == camids[ids])
     assert value.item() == pytest.approx(
         oracle(new, old[ids], pids[ids], pids[ids], junk=same.nonzero().tolist()), rel=1e-4
     )
     whole = {"gallery": old, "gallery_pids": pids, "gallery_image_ids": torch.arange(20), "gallery_camids": camids}
-    value = RBCLoss("full", other_camera=True)(new, old[ids], pids[ids], **given, **whole)
+    value = RBCLLoss("full", other_camera=True)(new, old[ids], pids[ids], **given, **whole)
     same = (pids[ids][:, None] == pids) & (camids[ids][:, None] == camids)
     assert value.item() == pytest.approx(oracle(new, old, pids[ids], pids, junk=same.nonzero().tolist()), rel=1e-4)
 
 
 def test_what_each_gallery_needs():
-    assert RBCLoss("batch").needs == ()
-    assert RBCLoss("nca").needs == ("class_means",)
-    assert RBCLoss("full").needs == ("image_ids", "gallery", "gallery_pids", "gallery_image_ids")
-    assert RBCLoss("full", other_camera=True).needs[-2:] == ("camids", "gallery_camids")
-    assert RBCLoss("batch", other_camera=True).needs == ("camids",)
+    assert RBCLLoss("batch").needs == ()
+    assert RBCLLoss("nca").needs == ("class_means",)
+    assert RBCLLoss("full").needs == ("image_ids", "gallery", "gallery_pids", "gallery_image_ids")
+    assert RBCLLoss("full", other_camera=True).needs[-2:] == ("camids", "gallery_camids")
+    assert RBCLLoss("batch", other_camera=True).needs == ("camids",)
 
 
 # ---- neighbour agents
@@ -421,13 +421,13 @@ def test_agents_join_as_negatives_and_never_as_positives():
     assert gallery_pids[is_agent].tolist() == sorted(agents)
     assert torch.equal(gallery[: len(ids)], old[ids])
     assert torch.equal(gallery[is_agent], centres[sorted(agents)])
-    value = RBCLoss("nca", neighbours=2)(new, old[ids], pids[ids], class_means=centres, image_ids=ids)
+    value = RBCLLoss("nca", neighbours=2)(new, old[ids], pids[ids], class_means=centres, image_ids=ids)
     left_out = [(a, b) for a in range(6) for b in range(6) if ids[a] == ids[b]]
     for a in range(6):
         left_out += [(a, b) for b in range(6, len(gallery)) if gallery_pids[b] == pids[ids][a]]
     expected = oracle(new, gallery, pids[ids], gallery_pids, same_image=left_out)
     assert value.item() == pytest.approx(expected, rel=1e-4)
-    known = RBCLoss("nca", neighbours=2)(
+    known = RBCLLoss("nca", neighbours=2)(
         new, old[ids], pids[ids], class_means=centres, image_ids=ids, neighbours=nearest_centres(centres, 2)
     )
     assert torch.equal(known, value)
@@ -436,8 +436,8 @@ def test_agents_join_as_negatives_and_never_as_positives():
 def test_agents_of_identities_without_old_features_are_left_out():
     old, pids, ids, new = bank()
     centres = torch.full((5, 6), float("nan"))
-    value = RBCLoss("nca")(new, old[ids], pids[ids], class_means=centres, image_ids=ids)
-    assert torch.equal(value, RBCLoss("batch")(new, old[ids], pids[ids], image_ids=ids))
+    value = RBCLLoss("nca")(new, old[ids], pids[ids], class_means=centres, image_ids=ids)
+    assert torch.equal(value, RBCLLoss("batch")(new, old[ids], pids[ids], image_ids=ids))
 
 
 def test_agents_follow_the_whole_bank_better_than_the_batch():
@@ -448,10 +448,10 @@ def test_agents_follow_the_whole_bank_better_than_the_batch():
     ids = torch.cat([torch.arange(4) + 6 * c for c in range(16)])
     new = old[ids] + 0.1 * torch.randn(64, 16)
     given = {"new": new, "old": old[ids], "pids": pids[ids], "image_ids": ids}
-    full = RBCLoss("full")(**given, gallery=old, gallery_pids=pids, gallery_image_ids=torch.arange(1200))
+    full = RBCLLoss("full")(**given, gallery=old, gallery_pids=pids, gallery_image_ids=torch.arange(1200))
     centres = torch.stack([old[pids == c].mean(dim=0) for c in range(200)])
-    nca = RBCLoss("nca")(**given, class_means=centres)
-    batch_only = RBCLoss("batch")(**given)
+    nca = RBCLLoss("nca")(**given, class_means=centres)
+    batch_only = RBCLLoss("batch")(**given)
     assert abs(nca - full) < abs(batch_only - full)
 
 
@@ -465,13 +465,13 @@ def test_settings_out_of_range():
     with pytest.raises(ValueError, match="dgr is 'raise'.*none, lift, restore"):
         rbcl_loss(*given, dgr="raise")
     with pytest.raises(ValueError, match="lift_limit"):
-        RBCLoss(lift_limit=-1)
+        RBCLLoss(lift_limit=-1)
     with pytest.raises(ValueError, match="restore_from"):
-        RBCLoss(restore_from=-1)
+        RBCLLoss(restore_from=-1)
     with pytest.raises(ValueError, match="gallery is 'all'.*batch, nca, full"):
-        RBCLoss("all")
+        RBCLLoss("all")
     with pytest.raises(ValueError, match="neighbours is 0"):
-        RBCLoss("nca", neighbours=0)
+        RBCLLoss("nca", neighbours=0)
 
 
 def test_shapes_that_do_not_fit():
@@ -491,4 +491,4 @@ def test_shapes_that_do_not_fit():
 
 def test_public_names():
     assert torchreid_ptl.losses.rbcl_loss is rbcl_loss
-    assert torchreid_ptl.losses.RBCLoss is RBCLoss
+    assert torchreid_ptl.losses.RBCLLoss is RBCLLoss

@@ -8,18 +8,14 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from ..config import ConfigError
+from ..config.loading import ConfigError
 from ..evaluation.backfill import check_fractions
 from ..evaluation.unit import DIMENSIONS
-from ..runtime.memory import keep_freed_memory
-from ..runtime.seeding import seed_everything
-from .compatibility_report import leave
-from .evaluate import asked_for, configure_test
-from .main import answered, configure, log_to, release_keys, until_a_key
-from .measured import FRACTIONS, measure
-from .report import make_room, overwritten, write_config
-from .tested import FILES
-from .versions import (
+from ..report.compatibility_files import leave
+from ..report.files import archive_previous, overwritten, write_config
+from ..report.target import FILES
+from ..runs.measured import FRACTIONS, measure
+from ..runs.versions import (
     INDEPENDENT,
     Version,
     check_dimensions,
@@ -28,6 +24,11 @@ from .versions import (
     describe,
     read_files,
 )
+from ..runtime.console_log import log_to
+from ..runtime.memory import keep_freed_memory
+from ..runtime.seeding import seed_everything
+from .arguments import answered, configure, release_keys, until_a_key
+from .evaluate import asked_for, configure_test
 
 _OWN_KEYS = ("model.name", "model.load_weights", "model.resume", "model.pretrained")
 
@@ -112,7 +113,7 @@ def compare(parsed: argparse.Namespace) -> None:
         check_same_images(versions)
         targets = [measure(target, versions, config, parsed.dimensions, parts) for target in versions[0].sides]
         files = [path for group in (*parsed.features, parsed.independent) for path in group]
-        make_room(folder, overwritten(folder, files))
+        archive_previous(folder, overwritten(folder, files))
         write_config(config, folder)
         settings = {"dimensions": parsed.dimensions, "fractions": list(parts)}
         left = leave(targets, versions, config, folder, time.monotonic() - started, settings)

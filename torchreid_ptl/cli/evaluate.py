@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 from yacs.config import CfgNode
 
-from ..config import ConfigError
+from ..build.training import test_options
+from ..config.loading import ConfigError
 from ..data.features import FeatureFiles, save_features
 from ..data.names import sources_to_test
-from ..engines import Descriptors, ImagePTLEngine, TestOptions, rank
-from ..hints import hint
+from ..engines import Descriptors, EvaluationOptions, ImagePTLEngine, rank
 from ..host import models
+from ..report.files import archive_previous, leave, overwritten, require_no_chain, write_config
+from ..report.target import FILES, add_verification, check_shown
+from ..runs.train import run
+from ..runtime.console_log import log_to
 from ..runtime.files import safe_name
-from .build import test_options
-from .main import answered, configure, log_to, release_keys, run
-from .report import leave, make_room, overwritten, require_no_chain, write_config
-from .tested import FILES, check_shown, judge
+from ..runtime.hints import hint
+from .arguments import answered, configure, release_keys
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -170,11 +172,11 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     folder = Path(config.data.save_dir)
     require_no_chain(folder)
     with log_to(folder, "test"):
-        make_room(folder, overwritten(folder, (*parsed.query, *parsed.gallery)))
-        options = TestOptions.of(**test_options(config))
+        archive_previous(folder, overwritten(folder, (*parsed.query, *parsed.gallery)))
+        options = EvaluationOptions.of(**test_options(config))
         result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))
         print(result.summary(options.ranks))
-        tested = judge(FILES, sides["query"], sides["gallery"], result, config, first_camera=0)
+        tested = add_verification(FILES, sides["query"], sides["gallery"], result, config, first_camera=0)
         print(tested.verification or f"No threshold: {tested.reason}")
         write_config(config, folder)
         files = {side: ", ".join(getattr(parsed, side)) for side in sides}

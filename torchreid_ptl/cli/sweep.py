@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from ..config import flatten, get
-from ..runtime.files import replace_file, set_aside
-from ..settings import SETTINGS
-from .main import add_switches, answered, release_keys, run, until_a_key
-from .report import left_by_a_run
+from ..config.loading import flatten, get
+from ..config.settings import SETTINGS
+from ..report.files import run_outputs
+from ..runs.spread import Entry, Outcome, as_csv, as_markdown
+from ..runs.train import run
+from ..runtime.files import archive, replace_file
+from .arguments import add_switches, answered, release_keys, until_a_key
 from .sweep_plan import SAME_SCORES, Run, base_config, check_surroundings, plan
-from .sweep_table import Entry, Outcome, as_csv, as_markdown
 
 RESULTS = "results.json"
 TABLES = ("sweep.csv", "sweep.md")
@@ -62,7 +63,7 @@ def sweep(parsed: argparse.Namespace) -> int:
     runs = plan(parsed)
     check_surroundings(runs)
     folder = Path(base_config(parsed).data.save_dir)
-    aside = None if parsed.resume else set_aside(folder, TABLES)
+    aside = None if parsed.resume else archive(folder, TABLES)
     if aside:
         print(f"Moved the table of an earlier sweep to {aside}")
     started = time.monotonic()
@@ -112,7 +113,7 @@ def _outcome(run_: Run, resume: bool) -> Outcome:
             print(f"Finished earlier, not repeated: {folder}")
             return Outcome(seed, _scores(folder))
         if resume and (folder / RESULTS).exists():
-            print(f"Moved results with other settings to {set_aside(folder, left_by_a_run(folder))}")
+            print(f"Moved results with other settings to {archive(folder, run_outputs(folder))}")
         run(run_.config)
         return Outcome(seed, _scores(folder))
     except Exception as error:  # whatever happens to one run, the others may do well; its log holds the traceback

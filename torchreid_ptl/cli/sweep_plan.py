@@ -11,11 +11,11 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from ..config import ConfigError, get, load_config
+from ..config.loading import ConfigError, get, load_config
+from ..config.settings import SETTINGS
 from ..data.preflight import check_folders
 from ..engines.resume import LONGER
-from ..settings import SETTINGS
-from .main import configure
+from .arguments import configure
 
 RESERVED = {
     "train.seed": "--seeds repeats every combination with other seeds",

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..hints import hint
 from ..runtime.files import replace_file
+from ..runtime.hints import hint
 
 KEYS = ("features", "pids", "camids")
 SUFFIXES = (".npz", ".pt")

@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from .bank import names_of
+from .old_features import names_of
 from .reading import ReadingDataset, collate
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torchreid
 
 from .. import host
-from ..hints import hint
+from ..runtime.hints import hint
 
 PREFIX = "joined:"
 

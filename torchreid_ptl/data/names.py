@@ -15,7 +15,7 @@ def ensure_registered(names: Iterable[str]) -> None:
     After it the host's own data manager takes such names too.
 
     Args:
-        names: such as ``class30:market1501``, ``held20:market1501``, ``joined:market1501+msmt17`` or
+        names: such as ``class30:market1501``, ``holdout20:market1501``, ``joined:market1501+msmt17`` or
             ``joined:class30:market1501+msmt17``.
 
     Raises:

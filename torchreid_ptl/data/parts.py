@@ -1,7 +1,7 @@
 """Parts of training sets, for the data settings of backward-compatible training: ``class30:X``, ``data30-rest:X``, ...
 
 Of the identities of ``X``, ``class30`` holds 30 percent with all their images and ``class30-rest`` the others; of the
-images of each identity, ``data30`` holds 30 percent and ``data30-rest`` the others. ``held30`` is for choosing
+images of each identity, ``data30`` holds 30 percent and ``data30-rest`` the others. ``holdout30`` is for choosing
 hyper-parameters: it trains on ``class30-rest`` and is tested on the training images of ``class30``.
 """
 
@@ -16,13 +16,15 @@ from typing import Any
 import torchreid
 
 from .. import host
-from ..hints import nearest
+from ..runtime.hints import nearest
 from .joined import PREFIX, parts_of
 
 SEED = 2024
 """Every cut of every data set is made with it; another one gives other parts."""
-FORMS = f"classP:NAME, classP-rest:NAME, dataP:NAME, dataP-rest:NAME, heldP:NAME with P from 1 to 99, {PREFIX}NAME+NAME"
-_NAME = re.compile(r"(class|data|held(?![0-9]+-rest))([1-9][0-9]?)(-rest)?:(.+)")
+FORMS = (
+    f"classP:NAME, classP-rest:NAME, dataP:NAME, dataP-rest:NAME, holdoutP:NAME with P from 1 to 99, {PREFIX}NAME+NAME"
+)
+_NAME = re.compile(r"(class|data|holdout(?![0-9]+-rest))([1-9][0-9]?)(-rest)?:(.+)")
 
 Image = tuple[Any, ...]
 """The host's tuple (path, pid, camid, dsetid)."""
@@ -33,10 +35,10 @@ class Part:
     """What a name says.
 
     Attributes:
-        kind: ``'class'`` cuts by identities, ``'data'`` the images of each identity; ``'held'`` cuts by identities,
+        kind: ``'class'`` cuts by identities, ``'data'`` the images of each identity; ``'holdout'`` cuts by identities,
             and the first part is the test of the other one.
         percent: the share of the first part, 1 to 99.
-        rest: whether it is the other part; ``'held'`` has none.
+        rest: whether it is the other part; ``'holdout'`` has none.
         whole: registered name of the data set that is cut.
     """
 
@@ -51,12 +53,12 @@ class Part:
     @property
     def trained(self) -> "Part":
         """The part, by identities or images, with its training images."""
-        return Part("class", self.percent, True, self.whole) if self.kind == "held" else self
+        return Part("class", self.percent, True, self.whole) if self.kind == "holdout" else self
 
     @property
     def tested(self) -> "Part | None":
         """The part whose training images are its test; None when it is tested as the whole is."""
-        return Part("class", self.percent, False, self.whole) if self.kind == "held" else None
+        return Part("class", self.percent, False, self.whole) if self.kind == "holdout" else None
 
     def shares_people(self, other: "Part") -> bool:
         """Whether an identity can be trained on in both; parts by identities lie along one order of them."""
@@ -95,7 +97,7 @@ class PartOfTrainingSet(torchreid.data.ImageDataset):
         if combineall and mode == "train":
             raise ValueError(no_combineall(self.part))
         show = kwargs.pop("verbose", True)
-        held = self.part.kind == "held"
+        held = self.part.kind == "holdout"
         dataset = host.image_datasets()[self.part.whole]
         # the whole may be for training only
         whole: Any = dataset(root=root, mode="train" if held else mode, verbose=False, **kwargs)
@@ -125,7 +127,7 @@ def cut(train: Sequence[Image], part: Part) -> list[Image]:
     * ``class``: of n identities, n P / 100 are in the first part, rounded to the nearest number, halves up.
     * ``data``: likewise of the n images of each identity, but at least one, and at most n - 1, so that an identity
       with two images or more is in both parts. An only image is in the first part.
-    * ``held``: the other part by identities, and neither part is empty.
+    * ``holdout``: the other part by identities, and neither part is empty.
 
     An image that is listed twice counts once and is in one part.
 
@@ -184,7 +186,7 @@ def make_part(part: Part) -> type[PartOfTrainingSet]:
     """The data set class of a part of a registered data set."""
     facts = {
         "part": part,
-        "train_only": part.kind != "held" and host.is_train_only(part.whole),
+        "train_only": part.kind != "holdout" and host.is_train_only(part.whole),
         "__module__": __name__,
         "__doc__": f"A part of the training set of {part.whole}.",
     }
@@ -266,8 +268,8 @@ def _mended(name: str) -> str:
     heads = [f"{kind}{percent}{rest}" for kind in ("class", "data") for rest in ("", "-rest")]
     close = nearest(head.lower(), [*heads, PREFIX[:-1]]) or heads[0]
     word = re.split("[^a-z]", head.lower())[0]
-    if nearest(word, ("class", "data", "held", PREFIX[:-1])) == "held":  # which has no rest
-        close = f"held{percent}"
+    if nearest(word, ("class", "data", "holdout", PREFIX[:-1])) == "holdout":  # which has no rest
+        close = f"holdout{percent}"
     if close == PREFIX[:-1]:
         return f"{PREFIX}{whole}"
     known = _wholes()
@@ -278,7 +280,7 @@ def _first_people(people: Sequence[Any], images_of: dict[Any, set[str]], part: P
     """Pairs of identity and path in the first of two parts by identities."""
     total = len(people)
     count = _rounded(total, part.percent)
-    held = part.kind == "held"
+    held = part.kind == "holdout"
     if count == (total if part.trained.rest else 0) or (held and not count):
         least, most = -(-50 // total), (100 * total - 51) // total
         bound = f"at least {least}" if not count else f"at most {most}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import host
 from ..evaluation.labels import PairLabels
-from ..hints import hint
+from ..runtime.hints import hint
 from .names import ensure_registered, wholes_of
 
 DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"

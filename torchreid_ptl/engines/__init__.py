@@ -1,25 +1,25 @@
 """One training step, many objectives; evaluation; the epoch."""
 
-from .beside import BesideObjective, descriptor_dim
 from .cluster import ClusterObjective
 from .compatible import ImageCompatibleEngine
 from .compatible_objective import CompatibleObjective
 from .engine import CHECKPOINTS, ImagePTLEngine
+from .feature_objective import FeatureObjective, descriptor_dim
 from .feature_table import FeatureTable, tabulate
 from .finite import NonFiniteLossError
-from .frozen import FrozenModel, InputStyle
+from .frozen import FrozenModel, Preprocessing
+from .inference import Descriptors, EvaluationOptions, extract, progress_printer, rank
 from .margin import MarginSoftmaxObjective
 from .mgn import ImageMGNEngine
 from .modes import evaluating
 from .objectives import MGNObjective, Objective, SoftmaxObjective, TripletObjective
 from .old import OldModel, build_bank
-from .old_side import OldSide
+from .old_gallery import OldGallery
 from .outputs import Outputs
 from .std import ImageSTDEngine, STDObjective, projection_of
-from .testing import Descriptors, TestOptions, extract, rank, told
 
 __all__ = [
-    "BesideObjective",
+    "FeatureObjective",
     "CHECKPOINTS",
     "ClusterObjective",
     "CompatibleObjective",
@@ -30,17 +30,17 @@ __all__ = [
     "ImageMGNEngine",
     "ImagePTLEngine",
     "ImageSTDEngine",
-    "InputStyle",
+    "Preprocessing",
     "MGNObjective",
     "MarginSoftmaxObjective",
     "NonFiniteLossError",
     "Objective",
     "OldModel",
-    "OldSide",
+    "OldGallery",
     "Outputs",
     "STDObjective",
     "SoftmaxObjective",
-    "TestOptions",
+    "EvaluationOptions",
     "TripletObjective",
     "build_bank",
     "descriptor_dim",
@@ -49,5 +49,5 @@ __all__ = [
     "projection_of",
     "rank",
     "tabulate",
-    "told",
+    "progress_printer",
 ]

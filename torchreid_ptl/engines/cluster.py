@@ -11,12 +11,12 @@ from ..data.in_order import all_training_images, in_order
 from ..data.pseudo_labels import OUTLIER, check_clusters, pseudo_labels
 from ..evaluation.arrays import Integers
 from ..runtime.weights import unwrap
-from .beside import descriptor_dim
-from .frozen import InputStyle
+from .feature_objective import descriptor_dim
+from .frozen import Preprocessing
+from .inference import LONG_WORK, Descriptors, EvaluationOptions, extract, progress_printer
 from .modes import evaluating
 from .objectives import Objective, Terms
 from .outputs import Outputs
-from .testing import LONG_WORK, Descriptors, TestOptions, extract, told
 
 
 class ClusterObjective(Objective):
@@ -77,7 +77,7 @@ class ClusterObjective(Objective):
         self._prepare(engine)
         found = self._describe(engine)
         features = torch.as_tensor(found.features)
-        progress = told("neighbours") if len(features) ** 2 > LONG_WORK else None
+        progress = progress_printer("neighbours") if len(features) ** 2 > LONG_WORK else None
         labels = pseudo_labels(features.to(engine.device), **self.clustering, progress=progress)
         check_clusters(labels)
         inside = int((labels >= 0).sum())
@@ -123,7 +123,7 @@ class ClusterObjective(Objective):
             plain.all_parts = True
         if len(self.centres):  # of an earlier epoch, in which all this was looked at
             return
-        style = InputStyle.of(engine.datamanager)
+        style = Preprocessing.of(engine.datamanager)
         blank = torch.zeros(1, 3, style.height, style.width, device=engine.device)
         with evaluating(engine.model), torch.no_grad():
             described = engine.extract_features(blank).shape[1]
@@ -139,7 +139,7 @@ class ClusterObjective(Objective):
         def forward(images: Tensor) -> Tensor:
             return engine.extract_features(images.to(engine.device, memory_format=engine.memory_format))
 
-        options = TestOptions(normalize_feature=True, precision=engine.precision)
+        options = EvaluationOptions(normalize_feature=True, precision=engine.precision)
         with evaluating(engine.model), torch.no_grad():
             found = extract(forward, in_order(engine.datamanager), "training images", engine.device, options)
         engine.bad_images += found.bad_images

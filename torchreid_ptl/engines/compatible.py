@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.bank import OldFeatureBank
+from ..data.old_features import OldFeatures
 from ..losses.compatible import CompatibleLoss
-from .beside import descriptor_dim
 from .compatible_objective import CompatibleObjective, agreed_weights, require_classifier
 from .engine import ImagePTLEngine
-from .frozen import InputStyle
+from .feature_objective import descriptor_dim
+from .frozen import Preprocessing
 from .objectives import Objective, SoftmaxObjective
 from .old import OldModel, build_bank
-from .old_side import OldSide, compared_dim
+from .old_gallery import OldGallery, compared_dim
 
 
 class ImageCompatibleEngine(ImagePTLEngine):
@@ -25,7 +25,7 @@ class ImageCompatibleEngine(ImagePTLEngine):
         model: the new model, built with ``loss='triplet'`` so that it gives features.
         optimizer: over its parameters and those of the losses, where they have some.
         old: the old model: any of the host or the plugin with its weights, which sees images of the training's size;
-            an :class:`OldModel`, for one with another size or normalisation; or an :class:`OldFeatureBank`.
+            an :class:`OldModel`, for one with another size or normalisation; or an :class:`OldFeatures`.
         losses: the compatible losses by the names of their terms, or one of them.
         scheduler: learning-rate scheduler; None for a constant rate.
         use_gpu: use a GPU when there is one.
@@ -49,8 +49,8 @@ class ImageCompatibleEngine(ImagePTLEngine):
         load_weights(old, 'log/old/model/model-best.pth.tar')
         new = torchreid.models.build_model('osnet_x0_25_ptl', datamanager.num_train_pids, loss='triplet')
         optimizer = torchreid.optim.build_optimizer(new)
-        loss = torchreid.losses.RBCLoss(gallery='full', dgr='lift')
-        engine = torchreid.engine.ImageCompatibleEngine(datamanager, new, optimizer, old, loss, weights={'rbc': 5.0})
+        loss = torchreid.losses.RBCLLoss(gallery='full', dgr='lift')
+        engine = torchreid.engine.ImageCompatibleEngine(datamanager, new, optimizer, old, loss, weights={'rbcl': 5.0})
         engine.run(save_dir='log/new', max_epoch=50)
     """
 
@@ -59,7 +59,7 @@ class ImageCompatibleEngine(ImagePTLEngine):
         datamanager: Any,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        old: nn.Module | OldModel | OldFeatureBank,
+        old: nn.Module | OldModel | OldFeatures,
         losses: CompatibleLoss | Mapping[str, CompatibleLoss],
         scheduler: Any = None,
         use_gpu: bool = True,
@@ -72,7 +72,7 @@ class ImageCompatibleEngine(ImagePTLEngine):
         old_classes: Tensor | None = None,
         **options: Any,
     ) -> None:
-        style = InputStyle.of(datamanager)
+        style = Preprocessing.of(datamanager)
         device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
         if isinstance(old, nn.Module):
             old = OldModel(old, style, device, channels_last=options.get("channels_last", False))
@@ -82,9 +82,9 @@ class ImageCompatibleEngine(ImagePTLEngine):
             base = named_base(base, label_smooth)
         agreed_weights(losses, weights, base)  # what can be refused is refused before old features are computed
         require_classifier(losses, model, compared_dim(descriptor_dim(model, style), old.dim, dimensions))
-        features = old if isinstance(old, OldFeatureBank) else build_bank(old, datamanager, bank)
+        features = old if isinstance(old, OldFeatures) else build_bank(old, datamanager, bank)
         classifier = getattr(old, "classifier", None) if old_classes is not None else None
-        side = OldSide(features, datamanager, classifier, old_classes, device)
+        side = OldGallery(features, datamanager, classifier, old_classes, device)
         objective = CompatibleObjective(losses, side, weights, base, dimensions).to(device)
         objective.prepare(model, style)
         super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
@@ -105,8 +105,8 @@ def name_of(loss: CompatibleLoss) -> str:
     """The name of a loss's term.
 
     Example:
-        >>> from torchreid_ptl.losses import RBCLoss
-        >>> name_of(RBCLoss())
-        'rbc'
+        >>> from torchreid_ptl.losses import RBCLLoss
+        >>> name_of(RBCLLoss())
+        'rbcl'
     """
     return type(loss).__name__.removesuffix("Loss").lower()

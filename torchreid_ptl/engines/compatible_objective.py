@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from ..losses.compatible import CompatibleLoss
 from ..runtime.weights import unwrap
-from .beside import BesideObjective
-from .frozen import InputStyle
+from .feature_objective import FeatureObjective
+from .frozen import Preprocessing
 from .objectives import Objective, Terms
 from .old import OldModel
-from .old_side import OldBatch, OldSide, resized
+from .old_gallery import OldBatch, OldGallery, resized
 from .outputs import Outputs
 
 OF_BATCH = ("image_ids", "camids")
 
 
-class CompatibleObjective(BesideObjective):
+class CompatibleObjective(FeatureObjective):
     """The new model's own objective, and weighted losses that tie its descriptor to the old model's.
 
     Total = own terms + sum of weight * loss. Images without an old feature count for the own terms only, but for losses
@@ -39,7 +39,7 @@ class CompatibleObjective(BesideObjective):
     def __init__(
         self,
         losses: Mapping[str, CompatibleLoss],
-        old: OldSide,
+        old: OldGallery,
         weights: Mapping[str, float] | None = None,
         base: Objective | None = None,
         dimensions: str = "error",
@@ -51,7 +51,7 @@ class CompatibleObjective(BesideObjective):
         self.losses, self.old, self.dimensions = nn.ModuleDict(losses), old, dimensions
         self._network: Any = None
 
-    def prepare(self, network: nn.Module, style: InputStyle) -> None:
+    def prepare(self, network: nn.Module, style: Preprocessing) -> None:
         """Checks the new model against the old side, and shows the old side to the losses.
 
         Args:
@@ -72,7 +72,7 @@ class CompatibleObjective(BesideObjective):
     def begin_epoch(self, engine: Any) -> None:
         """Lets the base objective find pseudo labels, and takes them over."""
         super().begin_epoch(engine)
-        changed = self.old.take_labels(engine.datamanager)
+        changed = self.old.update_labels(engine.datamanager)
         if changed or (self.base is not None and self.base.relabels):  # labels anew, even where they are the same
             self._show()
 
@@ -86,7 +86,7 @@ class CompatibleObjective(BesideObjective):
 
     def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
         """Returns the base objective's terms, and ``loss_<name>`` of each loss whose weight is above zero."""
-        terms = self.own_terms(outputs, pids)
+        terms = self.base_terms(outputs, pids)
         new = resized(self.descriptor(outputs), self.dim)
         for name, loss in self.losses.items():
             if self.weights[name] > 0:
@@ -113,7 +113,7 @@ class CompatibleObjective(BesideObjective):
 
     def _show(self) -> None:
         for loss in self.losses.values():
-            loss.take_gallery(self.old.gallery, self.old.gallery_pids)  # type: ignore[operator]
+            loss.set_gallery(self.old.gallery, self.old.gallery_pids)  # type: ignore[operator]
 
     def _require(self, name: str, loss: Any) -> None:
         for needed in loss.needs:

@@ -14,17 +14,17 @@ from .. import host
 from ..cells import reset_states
 from ..evaluation import RankingResult
 from ..runtime.checkpoint import check_room
-from ..runtime.files import set_aside
+from ..runtime.files import archive
 from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
 from .finite import gradient_norm, require_finite, weights_sum
 from .fit import require_fit
+from .inference import Descriptors, EvaluationOptions, extract, rank
 from .modes import evaluating
 from .objectives import Objective
 from .outputs import Outputs
 from .resume import keep, restore
-from .testing import Descriptors, TestOptions, extract, rank
 
 CHECKPOINTS = "model"
 """The folder of the checkpoints below ``save_dir``, as in the host."""
@@ -125,14 +125,14 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         Args:
             resume: a checkpoint to continue from; ``'auto'`` for the newest whole one in ``save_dir``, if any.
-            **test: fields of :class:`TestOptions`.
+            **test: fields of :class:`EvaluationOptions`.
 
         Raises:
             NonFiniteLossError: a loss became NaN or infinite.
         """
         self.save_dir = Path(save_dir)
         folder = self.save_dir / CHECKPOINTS
-        options = TestOptions.of(**test)
+        options = EvaluationOptions.of(**test)
         if test_only:
             if resume:
                 restore(self, folder, resume, only_testing=True)
@@ -141,7 +141,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         check_room(self.save_dir, self.model, self.keep_last + 1)
         if resume:
             start_epoch = restore(self, folder, resume)
-        elif aside := set_aside(self.save_dir, [CHECKPOINTS]):
+        elif aside := archive(self.save_dir, [CHECKPOINTS]):
             print(f"Moved the checkpoints of an earlier run to {aside}")
         self.start_epoch = start_epoch
         self.epoch = max(0, start_epoch - 1)
@@ -227,20 +227,20 @@ class ImagePTLEngine(torchreid.engine.Engine):
         figures["acc"] = right.item()
         return figures
 
-    def test(self, *args: Any, options: TestOptions | None = None, **kwargs: Any) -> float:
+    def test(self, *args: Any, options: EvaluationOptions | None = None, **kwargs: Any) -> float:
         """Tests on every target; at any time, training goes on as if it had not happened.
 
         Args:
             *args: as the host's ``test``; prefer keywords.
             options: how to compare; or the same fields as keywords.
-            **kwargs: fields of :class:`TestOptions`.
+            **kwargs: fields of :class:`EvaluationOptions`.
 
         Returns:
             CMC-1 of the last target, between 0 and 1, like the host's.
         """
         if args:
-            raise TypeError("test() takes keyword arguments, or options=TestOptions(...)")
-        options = options or TestOptions.of(**kwargs)
+            raise TypeError("test() takes keyword arguments, or options=EvaluationOptions(...)")
+        options = options or EvaluationOptions.of(**kwargs)
         with evaluating(self.model), torch.no_grad():
             for name in self.test_loader:
                 self._test_target(name, options)
@@ -256,7 +256,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         require_finite({"weights": weights_sum(self.model)}, f"after epoch {epoch + 1}", self.last_checkpoint)
         self.last_checkpoint = keep(self, Path(save_dir) / CHECKPOINTS, epoch, rank1, is_best)
 
-    def _test_epoch(self, options: TestOptions) -> None:
+    def _test_epoch(self, options: EvaluationOptions) -> None:
         """The test of an epoch that is done: it counts for the history and the best checkpoint."""
         self.rank1 = self.test(options=options)
         for name, result in self.results.items():
@@ -268,7 +268,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.tested_epoch = self.epoch
         self.save_model(self.epoch, self.rank1, str(self.save_dir), is_best)
 
-    def _test_target(self, name: str, options: TestOptions) -> None:
+    def _test_target(self, name: str, options: EvaluationOptions) -> None:
         kind = "source" if name in self.datamanager.sources else "target"
         print(f"Testing on {name} ({kind})")
         sides = [

@@ -12,7 +12,7 @@ from ..data.reading import collate
 from ..runtime.precision import autocast
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel
-from .testing import TestOptions, extract
+from .inference import EvaluationOptions, extract
 
 
 class FeatureTable:
@@ -72,5 +72,5 @@ def tabulate(model: FrozenModel, datamanager: Any, label: str, precision: str = 
             return model(images)
 
     with random_state_kept():  # a loader draws a seed; the training goes as it would without a table
-        rows = extract(forward, in_order, label, torch.device("cpu"), TestOptions())
+        rows = extract(forward, in_order, label, torch.device("cpu"), EvaluationOptions())
     return FeatureTable(rows.paths, torch.as_tensor(rows.features))

@@ -18,8 +18,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class InputStyle:
-    """How a network wants its images.
+class Preprocessing:
+    """How a network expects its images.
 
     Attributes:
         height: in pixels.
@@ -34,9 +34,9 @@ class InputStyle:
     std: tuple[float, ...] = IMAGENET_STD
 
     @classmethod
-    def of(cls, datamanager: Any) -> "InputStyle":
+    def of(cls, datamanager: Any) -> "Preprocessing":
         """What a data manager of the host delivers."""
-        return cls(*host.input_style(datamanager))
+        return cls(*host.preprocessing(datamanager))
 
 
 class FrozenModel:
@@ -46,9 +46,9 @@ class FrozenModel:
 
     Args:
         network: any model of the host or the plugin; it is put into evaluation mode and belongs to this object.
-        wants: how the network wants its images.
-        given: how images will come; those of another size or normalisation are converted [ours]: back to [0, 1],
-            resized (bilinear, antialiased) and normalised the network's way. None: as the network wants them.
+        expects: how the network expects its images.
+        receives: how images will come; those of another size or normalisation are converted [ours]: back to [0, 1],
+            resized (bilinear, antialiased) and normalised the network's way. None: as the network expects them.
         device: where it works.
         channels_last: keep maps in memory with their channels last.
 
@@ -59,21 +59,21 @@ class FrozenModel:
     def __init__(
         self,
         network: nn.Module,
-        wants: InputStyle | None = None,
-        given: InputStyle | None = None,
+        expects: Preprocessing | None = None,
+        receives: Preprocessing | None = None,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = unwrap(network).to(device).to(memory_format=layout).eval().requires_grad_(False)
-        self.wants = wants or InputStyle()
-        self.given = given or self.wants
+        self.expects = expects or Preprocessing()
+        self.receives = receives or self.expects
         self.device = torch.device(device)
         self.dim = self._probe()
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W), as ``given``, to descriptors (N, dim)."""
+        """Maps images (N, 3, H, W), as ``receives`` says, to descriptors (N, dim)."""
         if self.network.training:
             raise RuntimeError(
                 "A frozen model was put into training mode: its statistics would drift. Leave it to FrozenModel"
@@ -89,7 +89,7 @@ class FrozenModel:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((type(self.network).__name__, self.wants)).encode())
+        digest = hashlib.sha256(repr((type(self.network).__name__, self.expects)).encode())
         for name, value in sorted(self.network.state_dict().items()):
             if not name.startswith("classifier"):
                 digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -97,22 +97,23 @@ class FrozenModel:
         return digest.hexdigest()[:16]
 
     def _converted(self, images: Tensor) -> Tensor:
-        size = (self.wants.height, self.wants.width)
-        if self.given == self.wants:
+        size = (self.expects.height, self.expects.width)
+        if self.receives == self.expects:
             return images
-        plain = images.float() * _channels(self.given.std, images) + _channels(self.given.mean, images)
+        plain = images.float() * _channels(self.receives.std, images) + _channels(self.receives.mean, images)
         if images.shape[-2:] != size:
             plain = F.interpolate(plain, size=size, mode="bilinear", antialias=True)
-        return (plain - _channels(self.wants.mean, images)) / _channels(self.wants.std, images)
+        return (plain - _channels(self.expects.mean, images)) / _channels(self.expects.std, images)
 
     def _probe(self) -> int:
         with random_state_kept(), torch.no_grad():
-            blank = torch.zeros(1, 3, self.wants.height, self.wants.width, device=self.device)
+            blank = torch.zeros(1, 3, self.expects.height, self.expects.width, device=self.device)
             try:
                 out = self.network(blank)
             except (RuntimeError, AssertionError) as error:
                 raise ValueError(
-                    f"{type(self.network).__name__} takes no images of {self.wants.height}x{self.wants.width}: {error}"
+                    f"{type(self.network).__name__} takes no images of "
+                    f"{self.expects.height}x{self.expects.width}: {error}"
                 ) from error
         if not isinstance(out, Tensor) or out.dim() != 2:
             raise ValueError(

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.bank import BankError, OldFeatureBank, list_digest, names_of
 from ..data.in_order import loader_in_order, root_of, training_images, training_names
+from ..data.old_features import BankError, OldFeatures, list_digest, names_of
 from ..runtime.seeding import random_state_kept
-from .frozen import FrozenModel, InputStyle
-from .testing import Descriptors, TestOptions, extract
+from .frozen import FrozenModel, Preprocessing
+from .inference import Descriptors, EvaluationOptions, extract
 
 
 class OldModel(FrozenModel):
@@ -18,7 +18,7 @@ class OldModel(FrozenModel):
 
     Args:
         network: any model of the host or the plugin, with its weights; it is put into evaluation mode for ever.
-        wants: how it wants its images; 256 x 128 pixels with ImageNet's normalisation if None.
+        expects: how it expects its images; 256 x 128 pixels with ImageNet's normalisation if None.
         device: where it works.
         classifier: (C_old, D) weights of its classifier, for the methods that use one.
         **options: further arguments of :class:`FrozenModel`.
@@ -30,12 +30,12 @@ class OldModel(FrozenModel):
     def __init__(
         self,
         network: nn.Module,
-        wants: InputStyle | None = None,
+        expects: Preprocessing | None = None,
         device: torch.device | str = "cpu",
         classifier: Tensor | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(network, wants, wants, device, **options)
+        super().__init__(network, expects, expects, device, **options)
         if classifier is not None and (classifier.dim() != 2 or classifier.shape[1] != self.dim):
             raise ValueError(
                 f"The old classifier has weights {tuple(classifier.shape)} and the old descriptor {self.dim} "
@@ -44,9 +44,9 @@ class OldModel(FrozenModel):
         self.classifier = classifier
 
     def describe(
-        self, images: list[tuple[Any, ...]], label: str, options: TestOptions | None = None, **loading: Any
+        self, images: list[tuple[Any, ...]], label: str, options: EvaluationOptions | None = None, **loading: Any
     ) -> Descriptors:
-        """Descriptors of images, read from their files as this model wants them, never augmented.
+        """Descriptors of images, read from their files as this model expects them, never augmented.
 
         Args:
             images: (path, identity, camera, ...) of each.
@@ -57,13 +57,13 @@ class OldModel(FrozenModel):
         Raises:
             ValueError: no image could be read, or a descriptor is not finite; names the images.
         """
-        wants = self.wants
-        loader = loader_in_order(images, wants.height, wants.width, wants.mean, wants.std, **loading)
+        expects = self.expects
+        loader = loader_in_order(images, expects.height, expects.width, expects.mean, expects.std, **loading)
         with random_state_kept(), torch.no_grad():  # a loader draws a seed; the training goes as it would without
-            return extract(self, loader, label, self.device, options or TestOptions())
+            return extract(self, loader, label, self.device, options or EvaluationOptions())
 
 
-def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, keep: bool = True) -> OldFeatureBank:
+def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, keep: bool = True) -> OldFeatures:
     """Old features of the training images: opened where they were computed before, else computed and saved.
 
     Args:
@@ -82,7 +82,7 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
     fingerprint = list_digest(names, old.fingerprint())
     if path is not None:
         try:
-            bank = OldFeatureBank.load(path, fingerprint)
+            bank = OldFeatures.load(path, fingerprint)
             print(f"Old features: {len(bank)} of {path}")
             return bank
         except FileNotFoundError:
@@ -92,10 +92,10 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
                 raise
             print(f"{path} is replaced: {error}")
     found = old.describe(images, "old features", **_loading(datamanager))
-    bank = OldFeatureBank(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
+    bank = OldFeatures(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
     if path is not None:
         bank.save(path)
-        bank = OldFeatureBank.load(path, fingerprint)
+        bank = OldFeatures.load(path, fingerprint)
         print(f"Old features: {len(bank)} in {path}")
     return bank
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from ..losses.std import check_lambda, feature_distance
 from ..runtime.seeding import random_state_kept
-from .beside import BesideObjective, descriptor_dim
 from .engine import ImagePTLEngine
+from .feature_objective import FeatureObjective, descriptor_dim
 from .feature_table import FeatureTable, tabulate
-from .frozen import FrozenModel, InputStyle
+from .frozen import FrozenModel, Preprocessing
 from .objectives import Objective, SoftmaxObjective, Terms
 from .outputs import Outputs
 
 
-class STDObjective(BesideObjective):
+class STDObjective(FeatureObjective):
     """The student's own objective, and the distance of its feature to the teacher's.
 
     Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]: (1 - lambda) cross-entropy + lambda L1. Another
@@ -49,7 +49,7 @@ class STDObjective(BesideObjective):
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
         self.projection = projection
 
-    def prepare(self, student: nn.Module, style: InputStyle) -> None:
+    def prepare(self, student: nn.Module, style: Preprocessing) -> None:
         """Checks the student against the teacher, before a step is made.
 
         Args:
@@ -82,7 +82,7 @@ class STDObjective(BesideObjective):
         """Returns the terms of the base objective and ``loss_std``, those whose weight is above zero."""
         terms: Terms = {}
         if self.lambda_ < 1:
-            own = self.own_terms(outputs, pids)
+            own = self.base_terms(outputs, pids)
             terms |= {name: (1 - self.lambda_) * term for name, term in own.items()}
         if self.lambda_ > 0:
             feature = self.descriptor(outputs)
@@ -140,14 +140,14 @@ class ImageSTDEngine(ImagePTLEngine):
         cache: bool = False,
         **options: Any,
     ) -> None:
-        style = InputStyle.of(datamanager)
+        style = Preprocessing.of(datamanager)
         if isinstance(teacher, nn.Module):
             device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
             teacher = FrozenModel(teacher, style, style, device, options.get("channels_last", False))
-        elif teacher.given != style:
+        elif teacher.receives != style:
             raise ValueError(
-                f"The teacher was told to expect images as {teacher.given}, and the student's come as {style}. Make it "
-                "with FrozenModel(network, wants, InputStyle.of(datamanager))"
+                f"The teacher receives images as {teacher.receives}, and the student's come as {style}. Make it with "
+                "FrozenModel(network, expects, Preprocessing.of(datamanager))"
             )
         objective = STDObjective(teacher, lambda_, base or SoftmaxObjective(label_smooth), projection)
         objective.prepare(model, style)
@@ -156,7 +156,7 @@ class ImageSTDEngine(ImagePTLEngine):
             objective.table = tabulate(teacher, datamanager, "teacher", self.precision)
 
 
-def projection_of(student: nn.Module, teacher: FrozenModel, style: InputStyle) -> nn.Linear:
+def projection_of(student: nn.Module, teacher: FrozenModel, style: Preprocessing) -> nn.Linear:
     """A linear map from a student's feature to a teacher's dimension [ours], learned during the distillation.
 
     Give its parameters to the optimiser.

@@ -53,7 +53,7 @@ class AllPairs:
         devices = {str(each.device) for each in (between, *within)}
         if len(devices) > 1:
             raise ValueError(f"distances must be on one device, got {', '.join(sorted(devices))}")
-        self._connect(between, _Turned(between), within[0], within[1])
+        self._connect(between, Transposed(between), within[0], within[1])
 
     def _connect(self, between: Distances, back: Distances, queries: Distances, images: Distances) -> None:
         self.between, self._back, self._within = between, back, (queries, images)
@@ -156,7 +156,7 @@ class FeaturePairs(AllPairs):
         return taken
 
 
-class _Turned(Distances):
+class Transposed(Distances):
     """Distances with rows and columns exchanged."""
 
     def __init__(self, original: Distances) -> None:

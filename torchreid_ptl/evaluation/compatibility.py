@@ -13,7 +13,15 @@ from .distances import Features
 from .labels import Labels
 from .ranking import Progress
 from .result import RankingResult
-from .unit import Rankings, UnitRows, common_dimension, device_of, dimension_of, require_same_images, unit_sides
+from .unit import (
+    NormalizedRows,
+    Rankings,
+    common_dimension,
+    device_of,
+    dimension_of,
+    normalized_sides,
+    require_same_images,
+)
 
 # Descriptors of queries and gallery, the result of their test, or its mAP and CMC-1.
 Independent: TypeAlias = tuple[Features, Features] | RankingResult | Score | tuple[float, float]
@@ -101,10 +109,10 @@ def compatibility(
     dims = dimension_of("new", *sides["new"]), dimension_of("old", *sides["old"])
     dim = common_dimension(*dims, dimensions)
     device = device_of(new_gallery, device)
-    new, old = (unit_sides(name, *sides[name], device, dim) for name in ("new", "old"))
-    whole = old if dims[1] == dim else unit_sides("old", *sides["old"], device)
-    alone = None if features is None else unit_sides("independent", *features, device)
-    stranger = None if alone is None else _as_a_stranger(alone[0], whole[1], dimensions)
+    new, old = (normalized_sides(name, *sides[name], device, dim) for name in ("new", "old"))
+    whole = old if dims[1] == dim else normalized_sides("old", *sides["old"], device)
+    alone = None if features is None else normalized_sides("independent", *features, device)
+    stranger = None if alone is None else _independent_vs_old(alone[0], whole[1], dimensions)
     rank = Rankings(
         (query_pids, gallery_pids, query_camids, gallery_camids),
         3 + (alone is not None) + (stranger is not None) + rankings_between(parts, len(new[1])),
@@ -124,7 +132,9 @@ def compatibility(
     return CompatibilityResult(*tests, best, cross, gain, curve, (*dims, dim))
 
 
-def _as_a_stranger(query: UnitRows, old_gallery: UnitRows, rule: str) -> tuple[UnitRows, UnitRows] | None:
+def _independent_vs_old(
+    query: NormalizedRows, old_gallery: NormalizedRows, rule: str
+) -> tuple[NormalizedRows, NormalizedRows] | None:
     """Queries by the independent model and the old gallery in one dimension; None where no rule makes them so."""
     dims = query.shape[1], old_gallery.shape[1]
     if dims[0] != dims[1] and rule == "error":

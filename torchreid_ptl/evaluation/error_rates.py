@@ -14,7 +14,7 @@ _DRAWN_SHARE = 0.9999
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """What a threshold does to all pairs.
 
     Attributes:
@@ -29,7 +29,7 @@ class Operating:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRates:
     """What a threshold does to the pairs inside one half of the identities.
 
     Attributes:
@@ -67,13 +67,13 @@ class ErrorRates:
         self.genuine_pairs, self.impostor_pairs = int(genuine.sum()), int(impostor.sum())
         self.tar, self.far = (_below(counts)[: len(self.thresholds)] for counts in (genuine, impostor))
 
-    def operating(self, index: int) -> Operating:
+    def operating(self, index: int) -> OperatingPoint:
         """One threshold and its rates."""
-        return Operating(float(self.thresholds[index]), float(self.far[index]), float(self.tar[index]))
+        return OperatingPoint(float(self.thresholds[index]), float(self.far[index]), float(self.tar[index]))
 
-    def measured(self, index: int) -> Measured:
+    def measured(self, index: int) -> MeasuredRates:
         """The rates at one threshold with the numbers of pairs behind them."""
-        return Measured(float(self.far[index]), float(self.tar[index]), self.genuine_pairs, self.impostor_pairs)
+        return MeasuredRates(float(self.far[index]), float(self.tar[index]), self.genuine_pairs, self.impostor_pairs)
 
     def largest_within(self, far: float) -> int | None:
         """Index of the largest threshold that accepts no more impostor pairs; None if that is less than one pair."""

@@ -24,7 +24,7 @@ _PART_BYTES = 16 * 2**20
 AllLabels = tuple[Labels, Labels, Labels, Labels]
 
 
-class UnitRows:
+class NormalizedRows:
     r"""Descriptors (N, D) as x / \|x\| in float32, a slice at a time; only their lengths are kept.
 
     Args:
@@ -40,7 +40,7 @@ class UnitRows:
         ValueError: no matrix, nothing in it, or rows that have no direction or are not finite (names them).
 
     Example:
-        >>> rows = UnitRows("query", np.array([[3.0, 4.0], [0.0, 2.0]]))
+        >>> rows = NormalizedRows("query", np.array([[3.0, 4.0], [0.0, 2.0]]))
         >>> rows[1:2].tolist(), rows.shape
         ([[0.0, 1.0]], (2, 2))
     """
@@ -62,9 +62,9 @@ class UnitRows:
         """Some rows, shape (n, dim)."""
         return self._read(rows) / self._lengths[rows, None].to(self._device)
 
-    def resized(self, dim: int) -> "UnitRows":
+    def resized(self, dim: int) -> "NormalizedRows":
         """The same descriptors in another dimension, normalised there; nothing is read again where it is the same."""
-        return self if dim == self.shape[1] else UnitRows(self._name, self._features, self._device, dim)
+        return self if dim == self.shape[1] else NormalizedRows(self._name, self._features, self._device, dim)
 
     def _read(self, rows: slice) -> Tensor:
         part = as_float32(self._features[rows], self._device)[:, : self.shape[1]]
@@ -89,15 +89,15 @@ class UnitRows:
             raise ValueError(f"{len(bad)} of {len(self)} {self._name} rows {words}{where}: {named}")
 
 
-def unit_sides(
+def normalized_sides(
     name: str,
     query: Features,
     gallery: Features,
     device: torch.device | str | None = None,
     dim: int | None = None,
-) -> tuple[UnitRows, UnitRows]:
-    """Queries and gallery of a model as :class:`UnitRows`."""
-    return UnitRows(f"{name} query", query, device, dim), UnitRows(f"{name} gallery", gallery, device, dim)
+) -> tuple[NormalizedRows, NormalizedRows]:
+    """Queries and gallery of a model as :class:`NormalizedRows`."""
+    return NormalizedRows(f"{name} query", query, device, dim), NormalizedRows(f"{name} gallery", gallery, device, dim)
 
 
 def device_of(gallery: Features, device: torch.device | str | None) -> torch.device | str | None:

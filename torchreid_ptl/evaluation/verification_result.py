@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .arrays import Floats
-from .error_rates import Measured, Operating
+from .error_rates import MeasuredRates, OperatingPoint
 
 _UNITS = {"euclidean": "squared Euclidean distance", "cosine": "1 - cosine", "given": "distance as given"}
 
@@ -23,8 +23,8 @@ class Recommendation:
 
     threshold: float
     asked: float
-    chosen: Measured
-    reported: Measured
+    chosen: MeasuredRates
+    reported: MeasuredRates
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class VerificationResult:
     roc_thresholds: Floats
     roc_far: Floats
     roc_tar: Floats
-    tar_at_far: dict[float, Operating | None]
+    tar_at_far: dict[float, OperatingPoint | None]
     eer: float
     eer_threshold: float
     recommended: Recommendation | None

@@ -14,7 +14,7 @@ from .compatibility_score import Score
 from .distances import Features
 from .labels import Labels
 from .ranking import Progress
-from .unit import Rankings, common_dimension, device_of, dimension_of, require_same_images, unit_sides
+from .unit import Rankings, common_dimension, device_of, dimension_of, normalized_sides, require_same_images
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
@@ -170,7 +170,7 @@ def version_matrix(
     pairs = [(t, k) for t in range(len(names)) for k in range(t + 1)]
     common = {(t, k): _common(names[t], names[k], dims, dimensions) for t, k in pairs}
     device = device_of(sides[names[-1]][1], device)
-    units = {name: unit_sides(name, *pair, device) for name, pair in sides.items()}
+    units = {name: normalized_sides(name, *pair, device) for name, pair in sides.items()}
     rank = Rankings(
         (query_pids, gallery_pids, query_camids, gallery_camids),
         len(pairs),

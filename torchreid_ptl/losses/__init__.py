@@ -4,13 +4,13 @@ from .advbct import AdvBCTLoss, adversarial_loss
 from .bct import BCTLoss, bct_loss, join_prototypes
 from .boundary import boundary_loss, old_radii
 from .compatible import CompatibleLoss
-from .contrastive import ContrastiveLoss, RACTLoss, contrastive_loss, ract_loss
-from .l2 import L2Loss, l2_loss
+from .contrastive import OldNewContrastiveLoss, RACTLoss, contrastive_loss, ract_loss
+from .l2 import FeatureL2Loss, l2_loss
 from .lce import LCELoss, lce_loss
 from .margin_softmax import margin_softmax_loss
 from .mixbct import MixBCTLoss, credible_mask, mix_features, mixbct_loss
 from .nccl import NCCLLoss, nccl_loss
-from .rbcl import RBCLoss, rbcl_loss
+from .rbcl import RBCLLoss, rbcl_loss
 from .std import STDLoss, std_loss
 from .triplet import BatchHardTripletLoss, batch_hard_triplet_loss
 from .unibct import UniBCTLoss, refine_prototypes, unibct_loss
@@ -20,13 +20,13 @@ __all__ = [
     "BCTLoss",
     "BatchHardTripletLoss",
     "CompatibleLoss",
-    "ContrastiveLoss",
-    "L2Loss",
+    "OldNewContrastiveLoss",
+    "FeatureL2Loss",
     "LCELoss",
     "MixBCTLoss",
     "NCCLLoss",
     "RACTLoss",
-    "RBCLoss",
+    "RBCLLoss",
     "STDLoss",
     "UniBCTLoss",
     "adversarial_loss",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .boundary import boundary_loss, check_elasticity, old_radii
-from .compatible import CompatibleLoss, check_batch, unit
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 
 
 def adversarial_loss(
@@ -43,8 +43,8 @@ def adversarial_loss(
     """
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
-        reversed_new = _Reversed.apply(unit(new), reversal)
-        logits = discriminator(torch.cat([reversed_new, unit(old.detach(), new)]))
+        reversed_new = _Reversed.apply(l2_normalize(new), reversal)
+        logits = discriminator(torch.cat([reversed_new, l2_normalize(old.detach(), new)]))
         is_old = torch.arange(len(logits), device=logits.device) >= len(new)
         return F.binary_cross_entropy_with_logits(logits, is_old.to(logits))
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_dimensions, exact, unit
+from .compatible import CompatibleLoss, at_least_float32, check_dimensions, l2_normalize
 
 Prototypes = Literal["classifier", "means"]
 
@@ -49,7 +49,7 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
     known = prototypes.isfinite().all(dim=1)
     weights = prototypes.detach().masked_fill(~known[:, None], 0.0)
     with torch.autocast(new.device.type, enabled=False):
-        space = exact if scale is None else unit
+        space = at_least_float32 if scale is None else l2_normalize
         logits = (scale or 1.0) * space(new) @ space(weights, new).T
         logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
         counted = (targets >= 0) & known[targets.clamp(min=0)]
@@ -74,8 +74,8 @@ def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Te
     """
     lacking = (old_classes < 0) & class_means.isfinite().all(dim=1)
     further = lacking.cumsum(0) - 1 + len(old_classifier)
-    dtype = exact(old_classifier).dtype
-    prototypes = torch.cat([exact(old_classifier), class_means[lacking].to(dtype)])
+    dtype = at_least_float32(old_classifier).dtype
+    prototypes = torch.cat([at_least_float32(old_classifier), class_means[lacking].to(dtype)])
     return prototypes, old_classes.where(~lacking, further.to(old_classes))
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .compatible import check_dimensions, check_finite, unit
+from .compatible import check_dimensions, check_finite, l2_normalize
 
 
 def old_radii(
@@ -44,7 +44,9 @@ def old_radii(
     features, label = gallery[wanted].detach(), torch.searchsorted(present, gallery_pids[wanted].to(present))
     check_finite(features, "gallery")
     with torch.autocast(gallery.device.type, enabled=False):
-        distance = 1 - (unit(features) * unit(class_means.detach(), features)[present[label]]).sum(dim=1)
+        distance = 1 - (l2_normalize(features) * l2_normalize(class_means.detach(), features)[present[label]]).sum(
+            dim=1
+        )
         largest = distance.new_full((len(present),), -torch.inf).scatter_reduce(0, label, distance, "amax")
         mean = torch.zeros_like(largest).index_add(0, label, distance) / label.bincount(minlength=len(present))
         return (mean + elasticity * (largest - mean)).nan_to_num(nan=torch.inf)[place]
@@ -85,8 +87,8 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
     with torch.autocast(new.device.type, enabled=False):
         centres = class_means.detach()[pids]
         counted = centres.isfinite().all(dim=1) & radii.isfinite()
-        centres = unit(centres.masked_fill(~counted[:, None], 0.0), new)
-        beyond = 1 - (unit(new) * centres).sum(dim=1) - radii.masked_fill(~counted, 2.0).to(centres)
+        centres = l2_normalize(centres.masked_fill(~counted[:, None], 0.0), new)
+        beyond = 1 - (l2_normalize(new) * centres).sum(dim=1) - radii.masked_fill(~counted, 2.0).to(centres)
         return beyond.clamp(min=0).masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 

@@ -34,7 +34,7 @@ class CompatibleLoss(nn.Module):
     weight: float = 1.0
     whole_batch: bool = False
 
-    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+    def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Learns about the old model's bank, before the first batch and when identities change.
 
         Args:
@@ -128,11 +128,11 @@ def check_finite(old: Tensor, name: str = "old features") -> None:
         )
 
 
-def exact(x: Tensor, like: Tensor | None = None) -> Tensor:
+def at_least_float32(x: Tensor, like: Tensor | None = None) -> Tensor:
     """Returns ``x`` in float64 if ``like``, by default itself, is of it, and in float32 if not."""
     return x.double() if (x if like is None else like).dtype == torch.float64 else x.float()
 
 
-def unit(x: Tensor, like: Tensor | None = None) -> Tensor:
-    """Rows of ``x`` (N, D) with L2 norm 1, in the dtype :func:`exact` gives; a row of zeros stays."""
-    return F.normalize(exact(x, like), dim=1)
+def l2_normalize(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """Rows of ``x`` (N, D) with L2 norm 1, in the dtype :func:`at_least_float32` gives; a row of zeros stays."""
+    return F.normalize(at_least_float32(x, like), dim=1)

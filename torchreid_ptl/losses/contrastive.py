@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, unit
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 
 
 def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
@@ -68,7 +68,7 @@ def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negativ
     return _against(new, old, pids, tau, negatives, with_new=True)
 
 
-class ContrastiveLoss(CompatibleLoss):
+class OldNewContrastiveLoss(CompatibleLoss):
     """Module form of :func:`contrastive_loss`.
 
     Args:
@@ -91,8 +91,8 @@ class ContrastiveLoss(CompatibleLoss):
         return _against(new, old, pids, self.tau, self.negatives, self.with_new)
 
 
-class RACTLoss(ContrastiveLoss):
-    """Module form of :func:`ract_loss`, with the arguments of :class:`ContrastiveLoss`."""
+class RACTLoss(OldNewContrastiveLoss):
+    """Module form of :func:`ract_loss`, with the arguments of :class:`OldNewContrastiveLoss`."""
 
     with_new = True
 
@@ -101,7 +101,7 @@ def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int 
     _check_settings(tau, negatives)
     check_batch(new, old, pids)
     with torch.autocast(new.device.type, enabled=False):
-        f, o = unit(new), unit(old.detach(), new)
+        f, o = l2_normalize(new), l2_normalize(old.detach(), new)
         same = pids[:, None] == pids[None, :]
         lowest = torch.finfo(f.dtype).min
         kinds = [f @ o.T, f @ f.T] if with_new else [f @ o.T]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, unit
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 
 
 def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
@@ -33,11 +33,11 @@ def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
     _check_t(t)
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
-        distance = torch.linalg.vector_norm(unit(new) - unit(old.detach()), dim=1)
+        distance = torch.linalg.vector_norm(l2_normalize(new) - l2_normalize(old.detach()), dim=1)
         return (distance - t).clamp(min=0).mean()
 
 
-class L2Loss(CompatibleLoss):
+class FeatureL2Loss(CompatibleLoss):
     """Module form of :func:`l2_loss`; weight 10 beside the new model's own loss [paper].
 
     Args:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .boundary import boundary_loss, old_radii
-from .compatible import CompatibleLoss, unit
+from .compatible import CompatibleLoss, l2_normalize
 
 
 def lce_loss(
@@ -47,8 +47,8 @@ def lce_loss(
         )
     with torch.autocast(new.device.type, enabled=False):
         known = class_means.isfinite().all(dim=1, keepdim=True)
-        means = unit(class_means.detach().masked_fill(~known, 0.0), classifier)
-        squared = (unit(classifier) - means).square().masked_fill(~known, 0.0)
+        means = l2_normalize(class_means.detach().masked_fill(~known, 0.0), classifier)
+        squared = (l2_normalize(classifier) - means).square().masked_fill(~known, 0.0)
         aligned = squared.sum() / (known.sum() * means.shape[1]).clamp(min=1)
         return align_weight * aligned + boundary_loss(new, pids, class_means, radii)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import unit
+from .compatible import l2_normalize
 
 
 def margin_softmax_loss(
@@ -48,7 +48,7 @@ def margin_softmax_loss(
             f"{tuple(features.shape)}, {tuple(weight.shape)} and {tuple(targets.shape)}"
         )
     with torch.autocast(features.device.type, enabled=False):
-        cosine = unit(features) @ unit(weight, features).T
+        cosine = l2_normalize(features) @ l2_normalize(weight, features).T
         own = cosine.gather(1, targets[:, None])
         sine = (1 - own.square()).clamp(min=torch.finfo(own.dtype).eps).sqrt()
         inside = own * math.cos(margin) - sine * math.sin(margin)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .compatible import CompatibleLoss, check_batch, check_finite, exact, unit
+from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, l2_normalize
 from .margin_softmax import check_margin, margin_softmax_loss
 
 ROWS = 1 << 12  # features handled at a time, so that the working memory does not grow with the set
@@ -37,7 +37,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
     _check_keep(keep)
     if features.dim() != 2 or pids.shape != features.shape[:1]:
         raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
-    check_finite(torch.cat([torch.linalg.vector_norm(exact(rows), dim=1) for rows in features.split(ROWS)]))
+    check_finite(torch.cat([torch.linalg.vector_norm(at_least_float32(rows), dim=1) for rows in features.split(ROWS)]))
     _, label, counts = pids.unique(return_inverse=True, return_counts=True)
     distance = _distance_to_mean(features, label, counts)
     by_distance = distance.argsort(stable=True)
@@ -83,7 +83,7 @@ def mix_features(
     drawn = torch.randperm(len(candidates), generator=generator, device=device)[: int(ratio * len(new))]
     replaced = torch.zeros_like(credible)
     replaced[candidates[drawn.to(candidates.device)]] = True
-    return torch.where(replaced[:, None], unit(old.detach(), new), exact(new)), replaced
+    return torch.where(replaced[:, None], l2_normalize(old.detach(), new), at_least_float32(new)), replaced
 
 
 def mixbct_loss(
@@ -139,12 +139,12 @@ class MixBCTLoss(CompatibleLoss):
         num_classes: C.
         dim: D.
         credible: bool (M,) over the old model's bank, of :func:`credible_mask`; the batch then needs ``image_ids``, and
-            an image without a row there (-1) is not replaced. All are credible if None, until :meth:`take_gallery`.
+            an image without a row there (-1) is not replaced. All are credible if None, until :meth:`set_gallery`.
         ratio: alpha, share of a batch that is replaced.
         scale: s; about 30 for re-ID.
         margin: m, in radians; about 0.3 for re-ID.
         seed: of the draws.
-        keep: T, share of each identity that :meth:`take_gallery` finds credible.
+        keep: T, share of each identity that :meth:`set_gallery` finds credible.
 
     Raises:
         ValueError: settings out of their range.
@@ -176,7 +176,7 @@ class MixBCTLoss(CompatibleLoss):
         self.needs = () if credible is None else ("image_ids",)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+    def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Finds the credible old features."""
         self.credible = credible_mask(gallery, gallery_pids, self.keep).to(self.classes.device)
         self.needs = ("image_ids",)
@@ -204,23 +204,24 @@ def _distance_to_mean(features: Tensor, label: Tensor, counts: Tensor) -> Tensor
     """(N,) distance to the class mean after both normalisations, in float64."""
     dim = features.shape[1]
     squares = torch.zeros(dim, dtype=torch.float64, device=features.device)
-    for _, rows in _unit_blocks(features):
+    for _, rows in _normalized_blocks(features):
         squares += rows.square().sum(dim=0)
     column = squares.sqrt().clamp(min=1e-12)
     means = torch.zeros(len(counts), dim, dtype=torch.float64, device=features.device)
-    for part, rows in _unit_blocks(features):
+    for part, rows in _normalized_blocks(features):
         means.index_add_(0, label[part], rows / column)
     means /= counts[:, None]
     blocks = [
-        torch.linalg.vector_norm(rows / column - means[label[part]], dim=1) for part, rows in _unit_blocks(features)
+        torch.linalg.vector_norm(rows / column - means[label[part]], dim=1)
+        for part, rows in _normalized_blocks(features)
     ]
     return torch.cat(blocks)
 
 
-def _unit_blocks(features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _normalized_blocks(features: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, max(len(features), 1), ROWS):
         part = slice(start, start + ROWS)
-        yield part, unit(features[part].detach().double())
+        yield part, l2_normalize(features[part].detach().double())
 
 
 def _check_keep(keep: float) -> None:

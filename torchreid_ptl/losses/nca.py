@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .compatible import exact, unit
+from .compatible import at_least_float32, l2_normalize
 
 
 def nearest_centres(centres: Tensor, k: int = 10, of: Tensor | None = None, rows: int = 1024) -> Tensor:
@@ -33,7 +33,7 @@ def nearest_centres(centres: Tensor, k: int = 10, of: Tensor | None = None, rows
             f"neighbours is {k} and the centres are {tuple(centres.shape)}; wanted are 1 or more of centres (C, D)"
         )
     known = centres.isfinite().all(dim=1)
-    points = unit(centres.detach().nan_to_num(0.0, 0.0, 0.0))
+    points = l2_normalize(centres.detach().nan_to_num(0.0, 0.0, 0.0))
     wanted = torch.arange(len(centres), device=centres.device) if of is None else of
     found = wanted.new_full((len(wanted), k), -1)
     for start in range(0, len(wanted), rows):
@@ -69,6 +69,6 @@ def agent_gallery(
     present = pids.unique()
     near = nearest_centres(centres, k, of=present) if neighbours is None else neighbours[present]
     agents = near[near >= 0].unique()
-    gallery = torch.cat([exact(old), exact(centres.detach()[agents], old)])
+    gallery = torch.cat([at_least_float32(old), at_least_float32(centres.detach()[agents], old)])
     is_agent = torch.arange(len(gallery), device=old.device) >= len(old)
     return gallery, torch.cat([pids, agents.to(pids)]), is_agent

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, check_dimensions, unit
+from .compatible import CompatibleLoss, check_batch, check_dimensions, l2_normalize
 
 
 def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids: Tensor, tau: float = 0.05) -> Tensor:
@@ -48,8 +48,8 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         )
     check_dimensions(new, queue)
     with torch.autocast(new.device.type, enabled=False):
-        f, o = unit(new), unit(old.detach(), new)
-        bank = torch.cat([o, unit(queue.detach(), new)])
+        f, o = l2_normalize(new), l2_normalize(old.detach(), new)
+        bank = torch.cat([o, l2_normalize(queue.detach(), new)])
         same = pids[:, None] == torch.cat([pids, queue_pids.to(pids)])[None, :]
         logits = f @ bank.T / tau
         rivals = logits.masked_fill(same, torch.finfo(logits.dtype).min).logsumexp(dim=1, keepdim=True)
@@ -86,7 +86,7 @@ class NCCLLoss(CompatibleLoss):
         self.register_buffer("queue_pids", torch.zeros(queue_size, dtype=torch.long))
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
 
-    def take_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
+    def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Empties the queue, whose identities are others now."""
         self.seen.zero_()
 
@@ -96,7 +96,7 @@ class NCCLLoss(CompatibleLoss):
         filled = min(int(self.seen), len(self.queue))
         value = nccl_loss(new, old, pids, self.queue[:filled], self.queue_pids[:filled], self.tau)
         if self.training:
-            self._enter(unit(old), pids)
+            self._enter(l2_normalize(old), pids)
         return value
 
     @torch.no_grad()

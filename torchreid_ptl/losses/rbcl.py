@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_dimensions, check_finite, exact, unit
+from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
 from .nca import agent_gallery
 from .ranking import Kind, Reactivation, ranking_loss
 
@@ -86,7 +86,7 @@ def rbcl_loss(
         return ranking_loss(_cosines(query, gallery), same_person & ~junk, negative, tau, reactivation)
 
 
-class RBCLoss(CompatibleLoss):
+class RBCLLoss(CompatibleLoss):
     """Module form of :func:`rbcl_loss`, with the gallery it ranks against.
 
     Args:
@@ -153,10 +153,10 @@ class RBCLoss(CompatibleLoss):
 
 def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
     """(B, G); the gallery is divided by its norms afterwards, since a normalised copy of it could be large."""
-    points = exact(gallery.detach(), query)
+    points = at_least_float32(gallery.detach(), query)
     norms = torch.linalg.vector_norm(points, dim=1)
     check_finite(norms, "gallery")
-    return (unit(query) @ points.T) / norms.clamp(min=1e-12)
+    return (l2_normalize(query) @ points.T) / norms.clamp(min=1e-12)
 
 
 def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:

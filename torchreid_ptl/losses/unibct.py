@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .bct import bct_loss
-from .compatible import CompatibleLoss, check_batch, unit
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 
 
 def refine_prototypes(
@@ -43,14 +43,14 @@ def refine_prototypes(
     _check_propagation(lambda_, tau)
     check_batch(new, old, pids)
     with torch.no_grad(), torch.autocast(new.device.type, enabled=False):
-        points, targets = unit(new), unit(old, new)
+        points, targets = l2_normalize(new), l2_normalize(old, new)
         itself = torch.eye(len(pids), dtype=torch.bool, device=pids.device)
         same = pids[:, None] == pids[None, :]
         linked = torch.where(same.sum(dim=1, keepdim=True) > 1, same & ~itself, itself)
         share = (points @ points.T / tau).masked_fill(~linked, -torch.inf).softmax(dim=1)
         spread = torch.linalg.solve(itself.to(share) - lambda_ * share, (1 - lambda_) * targets)
-        averaged = unit(same.to(spread) @ spread)
-        prototypes = unit(class_means, new)
+        averaged = l2_normalize(same.to(spread) @ spread)
+        prototypes = l2_normalize(class_means, new)
         prototypes[pids] = averaged
         return prototypes
 

@@ -49,7 +49,7 @@ def same_file(content: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
+def archive(folder: Path, names: Iterable[str]) -> Path | None:
     """Moves what an earlier run left to ``<folder>/earlier-1``, ``earlier-2``, ...
 
     Args:

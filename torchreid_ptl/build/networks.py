@@ -1,0 +1,227 @@
+"""Builds networks, with the embedding head that is asked for or that their weights have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from .. import host
+from ..config.loading import ConfigError
+from ..engines import Preprocessing
+from ..models import available_models, embed, embedding_dim, missing_weights_explained
+from ..runtime.checkpoint import load_checkpoint
+from ..runtime.seeding import random_state_kept
+from ..runtime.weights import load_weights, state_of
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights says of the network it belongs to.
+
+    Attributes:
+        path: of the file.
+        state: the state dict, without prefixes of wrappers.
+        config: the settings of its training; empty where the file does not know them.
+    """
+
+    path: str
+    state: dict[str, Tensor]
+    config: Mapping[str, Any]
+
+    @property
+    def embedding(self) -> int:
+        """Dimension of its embedding head; 0 for a network without one."""
+        return embedding_dim(self.state)
+
+
+def read_weights(path: str) -> Weights:
+    """Reads a file of weights, once for all who want to know of it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: it is torn or holds no weights.
+    """
+    content = load_checkpoint(path)
+    return Weights(path, state_of(content, path), content.get("config") or {})
+
+
+def agreed_embedding(asked: int, found: int, source: str) -> int:
+    """The dimension of the embedding head: as ``model.embedding`` asks, else as the weights have it.
+
+    Args:
+        asked: ``model.embedding``.
+        found: dimension of the head in the weights a network begins from; 0 for none.
+        source: where these come from, to be told.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if asked and found and asked != found:
+        raise ConfigError(
+            f"model.embedding is {asked}, and the embedding head of {source} has {found} dimensions. Set "
+            f"model.embedding to {found}, or to 0, which goes by the weights; or begin from weights without a head"
+        )
+    return asked or found
+
+
+def embedding_of(config: CfgNode, weights: Weights | None) -> int:
+    """The dimension of the embedding head of the model that is trained or tested; 0 for none.
+
+    Args:
+        config: the configuration.
+        weights: what ``model.load_weights`` names; None for nothing. Without them a checkpoint to resume is asked.
+
+    Raises:
+        ConfigError: the heads asked for and in the weights differ, or one is to be tested that was never trained.
+    """
+    asked, resume = config.model.embedding, config.model.resume
+    if weights is None and not asked and resume not in ("", "auto"):
+        weights = read_weights(resume)
+    if weights is None:
+        return int(asked)
+    if config.test.evaluate and asked and not weights.embedding and not resume:
+        raise ConfigError(
+            f"model.embedding is {asked} and {weights.path} has no embedding head: a test would be of one that learnt "
+            "nothing. Set model.embedding to 0 for the descriptor of the weights' own"
+        )
+    return agreed_embedding(asked, weights.embedding, weights.path)
+
+
+def build_network(
+    name: str,
+    num_classes: int = 1,
+    loss: str = "softmax",
+    *,
+    embedding: int = 0,
+    pretrained: bool = False,
+    use_gpu: bool = True,
+    size: tuple[int, int],
+    **options: Any,
+) -> nn.Module:
+    """Builds a model of the host or the plugin, with an embedding head if it is to have one.
+
+    Args:
+        name: of the model.
+        num_classes: number of training identities.
+        loss: what the objective asks the model to be built for.
+        embedding: dimension of the head; 0 for none.
+        pretrained: whether to load ImageNet weights.
+        use_gpu: handed to the host.
+        size: height and width of the images, in pixels.
+        **options: further arguments of the plugin's own models.
+    """
+    given = {"pretrained": pretrained, "use_gpu": use_gpu, **options}
+    if embedding:
+        return embed(name, embedding, num_classes, loss, size=size, **given)
+    with missing_weights_explained(name, pretrained):
+        return host.models()[name](num_classes=num_classes, loss=loss, **given)
+
+
+def trained_network(
+    role: str, name: str, weights: Weights, keys: tuple[str, str], *, use_gpu: bool = True, size: tuple[int, int]
+) -> nn.Module:
+    """A network as its weights say, with or without cells and embedding head; for descriptors, not for training.
+
+    Random generators are left as they were.
+
+    Args:
+        role: what the network is in the training of another one, to be told: ``'teacher'``.
+        name: of the model.
+        weights: all of them; a classifier may be missing.
+        keys: the settings that name the model and its weights, to be told.
+        use_gpu: handed to the host.
+        size: height and width of the images it wants, in pixels.
+
+    Raises:
+        CheckpointError: weights of another model.
+        ConfigError: weights of a part of the model; the rest would be as it was born.
+    """
+    options: dict[str, Any] = {}
+    if name in available_models() and not weights.config.get("ptl", {}).get("cells", True):
+        options["version"] = 0
+    with random_state_kept():
+        network = build_network(name, embedding=weights.embedding, use_gpu=use_gpu, size=size, **options)
+    report = load_weights(network, weights.state, label=weights.path)
+    lacking = [entry for entry in report.missing if not entry.startswith("classifier")]
+    if lacking:
+        raise ConfigError(
+            f"{weights.path} does not fill the {role} {name}: {len(lacking)} entries are missing or of another shape, "
+            f"{', '.join(lacking[:3])} for example. Give {keys[1]} a checkpoint of a training of {name}, or {keys[0]} "
+            "the model the weights were trained with"
+        )
+    print(f"{role.capitalize()} {name}, {weights.path}: {len(report.matched)} entries loaded")
+    return network
+
+
+def style_of(
+    size: tuple[int, int], mean: Sequence[float], std: Sequence[float], trained: Mapping[str, Any], given: Preprocessing
+) -> Preprocessing:
+    """How a network wants its images: as is said, else as its checkpoint says, else as ``given``.
+
+    Args:
+        size: height and width, 0 where nothing is said.
+        mean: of each channel.
+        std: of each channel; zeros where nothing is said of both.
+        trained: the section ``data`` of its training's settings.
+        given: how the images of this training come.
+    """
+    if not any(std):
+        mean, std = trained.get("norm_mean", given.mean), trained.get("norm_std", given.std)
+    height, width = size
+    return Preprocessing(
+        height or trained.get("height", given.height),
+        width or trained.get("width", given.width),
+        tuple(mean),
+        tuple(std),
+    )
+
+
+def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
+    """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
+
+    It gets the embedding head that ``model.embedding`` asks for, or that the weights have.
+
+    Args:
+        config: the configuration.
+        num_classes: number of training identities.
+        loss: what the objective asks the model to be built for.
+
+    Raises:
+        FileNotFoundError: there is no file of weights.
+        CheckpointError: weights of another model.
+        ConfigError: the embedding heads asked for and in the weights differ, or one is to be tested that was never
+            trained.
+    """
+    name, asked = config.model.name, config.model
+    options: dict[str, Any] = {}
+    if name in available_models():
+        options = {"state": config.ptl.state}
+        if not name.startswith("mgn"):
+            options["start"] = config.ptl.start
+        if not config.ptl.cells:
+            options["version"] = 0
+    weights = read_weights(asked.load_weights) if asked.load_weights else None
+    model = build_network(
+        name,
+        num_classes,
+        loss,
+        embedding=embedding_of(config, weights),
+        # weights that are loaded anyway need no ImageNet weights before them
+        pretrained=asked.pretrained and not weights,
+        use_gpu=config.use_gpu,
+        size=(config.data.height, config.data.width),
+        **options,
+    )
+    if weights:
+        report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
+        head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
+        print(f"Loading {weights.path}{head}\n{report}")
+    return model.to(device_of(config))
+
+
+def device_of(config: CfgNode) -> torch.device:
+    """Where networks work: a GPU when there is one and ``use_gpu`` says so."""
+    return torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,1 @@
+"""Settings, loading and inheritance, checks."""

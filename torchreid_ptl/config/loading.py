@@ -1,0 +1,203 @@
+"""The host's configuration tree and the plugin's keys: loading, inheritance, dump."""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from ..runtime.hints import nearest
+from .settings import SETTINGS
+
+BASE = "_BASE_"
+CHAIN = "chain"
+"""The key of a chain of stages; see ``cli/stages.py``."""
+COMMAND_LINE = "the command line"
+
+Entry = tuple[str, Any, str]
+"""A dotted key, its value, and where that was said."""
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used; the message says what was got, what is allowed and what to do."""
+
+
+def default_config() -> CfgNode:
+    """The whole tree with its defaults."""
+    tree: dict[str, Any] = {}
+    for key, setting in SETTINGS.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = list(setting.default) if isinstance(setting.default, list) else setting.default
+    return CfgNode(tree)
+
+
+def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> CfgNode:
+    """Builds the configuration of a run.
+
+    Args:
+        path: a YAML file; ``_BASE_`` in it names a file, or a list of files, relative to it, that it builds upon.
+        options: KEY VALUE pairs that win over the file.
+
+    Returns:
+        The tree, not yet frozen.
+
+    Raises:
+        FileNotFoundError: the file or one it builds upon is missing.
+        ConfigError: an unknown key, a value of the wrong type, a circle of bases, an option without value, or a
+            chain of runs where one is wanted.
+    """
+    return build_config([*read_file(path), *read_options(options)])
+
+
+def read_file(path: str | Path | None) -> list[Entry]:
+    """What a file says, those it builds upon first; nothing without a file."""
+    return list(_read(Path(path), ())) if path else []
+
+
+def read_options(options: Sequence[str]) -> list[Entry]:
+    """What KEY VALUE pairs say."""
+    if len(options) % 2:
+        raise ConfigError(f"Options come in pairs KEY VALUE; {options[-1]!r} has no value. Got: {' '.join(options)}")
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [(key, _listed(text) if key == CHAIN else text, COMMAND_LINE) for key, text in pairs]
+
+
+def build_config(entries: Iterable[Entry]) -> CfgNode:
+    """The tree of a run, not yet frozen; later entries win.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or a chain of runs.
+    """
+    config = default_config()
+    for key, value, origin in entries:
+        if key == CHAIN:
+            raise ConfigError(
+                f"{origin} holds a chain of stages and one run is wanted here; take the config.yaml that a stage left "
+                "in its folder, or a file without the key chain"
+            )
+        _set(config, key, value, origin)
+    return config
+
+
+def to_dict(config: CfgNode) -> dict[str, Any]:
+    """The tree as plain dictionaries and values."""
+    return {key: to_dict(value) if isinstance(value, CfgNode) else value for key, value in config.items()}
+
+
+def get(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of a tree of dictionaries."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
+    """Yields (dotted key, value, origin) of a file, those of its bases first."""
+    path = path.resolve()
+    if path in above:
+        raise ConfigError("Configurations build upon each other in a circle: " + " -> ".join(map(str, (*above, path))))
+    if not path.is_file():
+        raise FileNotFoundError(f"No configuration {path}{f', which {above[-1]} builds upon' if above else ''}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; a configuration is a tree of keys")
+    bases = content.pop(BASE, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{BASE} in {path} is {bases!r}; expected a file name or a list of them")
+    for base in bases:
+        yield from _read(path.parent / base, (*above, path))
+    if CHAIN in content:
+        yield CHAIN, content.pop(CHAIN), str(path)
+    for key, value in flatten(content):
+        yield key, value, str(path)
+
+
+def _set(config: CfgNode, key: str, value: Any, origin: str) -> None:
+    if key not in SETTINGS:
+        raise ConfigError(f"Unknown key {key!r} in {origin}: {_hint(key)}")
+    *sections, name = key.split(".")
+    node = config
+    for section in sections:
+        node = node[section]
+    node[name] = _typed(key, value, origin)
+
+
+def _hint(key: str) -> str:
+    below = [known for known in SETTINGS if known.startswith(f"{key}.")]
+    if below:
+        return f"it is a section with the keys {', '.join(below)}"
+    same_name = [known for known in SETTINGS if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = nearest(key, SETTINGS) or next(iter(same_name), None)
+    return f"did you mean {close!r}?" if close else "docs/config.md lists all keys"
+
+
+def _listed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{CHAIN} is {text!r} on {COMMAND_LINE}; expected a list such as '[a, b]'") from error
+
+
+def _typed(key: str, value: Any, origin: str) -> Any:
+    default = SETTINGS[key].default
+    if not isinstance(default, str) and isinstance(value, str):
+        value = _literal(value)
+    if isinstance(default, list) and isinstance(value, str):
+        value = _unquoted(value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if isinstance(default, list) and isinstance(value, tuple):
+        value = list(value)
+    if type(value) is not type(default) or not _items_fit(value, default):
+        raise ConfigError(
+            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {_kind(default)} such as {default!r}"
+        )
+    return value
+
+
+def _items_fit(value: Any, default: Any) -> bool:
+    if not isinstance(default, list):
+        return True
+    allowed: tuple[type, ...] = (float, int) if isinstance(default[0], float) else (type(default[0]),)
+    return all(type(item) in allowed for item in value)
+
+
+def _kind(default: Any) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    if isinstance(default, list):
+        return {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}[type(default[0])]
+    return names[type(default)]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _unquoted(text: str) -> Any:
+    """A list as YAML writes it, ``[rbcl, bct]``, which a shell leaves without quotes."""
+    try:
+        return yaml.safe_load(text) if text.startswith("[") else text
+    except yaml.YAMLError:
+        return text

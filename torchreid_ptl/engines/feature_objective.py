@@ -1,0 +1,95 @@
+"""Objectives that ask more of a network's whole descriptor, beside what it learns from labels."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime.seeding import random_state_kept
+from ..runtime.weights import unwrap
+from .frozen import Preprocessing
+from .objectives import Objective, Terms
+from .outputs import Outputs
+
+
+class FeatureObjective(Objective):
+    """A base objective, and terms on the descriptor, which another network's is compared with.
+
+    Args:
+        base: what the network learns by itself; None when the further terms are all it learns.
+
+    Attributes:
+        dim: dimension of the descriptor; known after :meth:`prepare`.
+    """
+
+    model_loss = "triplet"
+
+    def __init__(self, base: Objective | None) -> None:
+        super().__init__()
+        self.base = base
+        self.dim = 0
+        self._base_features: int | None = None
+
+    def prepare(self, network: nn.Module, style: Preprocessing) -> None:
+        """Looks at the network, before a step is made.
+
+        Args:
+            network: the model to be trained; an MGN is told to give all its parts.
+            style: of the images it will get.
+
+        Raises:
+            ValueError: it gives no features.
+        """
+        plain: Any = unwrap(network)
+        self._base_features = getattr(plain, "triplet_parts", None)
+        self.dim = descriptor_dim(network, style)
+        if self._base_features:
+            plain.all_parts = True
+
+    def begin_epoch(self, engine: Any) -> None:
+        """Lets the base objective prepare itself."""
+        if self.base is not None:
+            self.base.begin_epoch(engine)
+
+    def accuracy(self, outputs: Outputs, pids: Tensor) -> Tensor:
+        """The base objective's."""
+        return super().accuracy(outputs, pids) if self.base is None else self.base.accuracy(outputs, pids)
+
+    def base_terms(self, outputs: Outputs, pids: Tensor) -> Terms:
+        """The terms of the base objective, which sees the features it would see alone."""
+        if self.base is None:
+            return {}
+        return self.base(Outputs(outputs.logits, outputs.features[: self._base_features]), pids)
+
+    def descriptor(self, outputs: Outputs) -> Tensor:
+        """(N, dim): all features side by side, as they stand in the descriptor."""
+        return torch.cat(outputs.features, dim=1)
+
+
+def descriptor_dim(network: nn.Module, style: Preprocessing) -> int:
+    """Dimension of the features a network gives in training; tried on a copy, which leaves no trace.
+
+    Args:
+        network: built with ``loss='triplet'``; of an MGN, all eight parts count.
+        style: of the images it will get.
+
+    Raises:
+        ValueError: it gives no features.
+    """
+    plain = unwrap(network)
+    with random_state_kept(), torch.no_grad():
+        tried: Any = copy.deepcopy(plain).train()
+        tried.all_parts = True  # of an MGN; nobody else asks
+        device = next(tried.parameters()).device
+        try:
+            out = Outputs.of(tried(torch.rand(2, 3, style.height, style.width, device=device)), "triplet")
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{type(plain).__name__} gives no features in training, which comparing them with another network's "
+                f"needs ({error}). Build the model with loss='triplet', and choose one that supports it"
+            ) from error
+    if any(feature.dim() != 2 for feature in out.features):
+        shapes = [tuple(feature.shape) for feature in out.features]
+        raise ValueError(f"{type(plain).__name__} gives features of shapes {shapes}; (N, D) is needed")
+    return sum(feature.shape[1] for feature in out.features)

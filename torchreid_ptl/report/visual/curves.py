@@ -1,0 +1,181 @@
+"""Training curves and CMC curves as PNG files."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import LayoutEngine
+
+Series: TypeAlias = Sequence[tuple[float, float]]
+Curves: TypeAlias = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+
+# Okabe and Ito's palette: told apart with every kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STROKES = ("-", "--", ":", "-.")
+_PANELS = {"losses": "loss", "scores": "percent", "rates": "learning rate"}
+
+
+def save_figure(path: str | Path, figure: "Figure") -> None:
+    """Draws a figure into a PNG file; the file appears complete or not at all, its folder is created.
+
+    Raises:
+        ValueError: the name does not end in .png.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"pictures are PNG files; give a name that ends in .png, got {target.name!r}")
+    replace_file(target, render(figure))
+
+
+def render(figure: "Figure") -> bytes:
+    """Draws a figure into the bytes of a PNG file, for example to embed them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    return drawn.getvalue()
+
+
+def save_training_curves(path: str | Path, history: Mapping[str, Series]) -> None:
+    """Draws :func:`draw_training_curves` into a PNG file."""
+    save_figure(path, draw_training_curves(history))
+
+
+def draw_training_curves(history: Mapping[str, Series]) -> "Figure":
+    """What a training recorded: losses, accuracy and scores, learning rates; a panel for each kind that has data.
+
+    Names with "loss" are losses, names that begin with "lr" learning rates, all others scores in percent.
+
+    Args:
+        history: by name, (epoch, value) pairs in any order.
+
+    Raises:
+        ValueError: nothing was recorded.
+    """
+    from matplotlib.figure import Figure
+
+    panels = _sort_into_panels(history)
+    if not panels:
+        raise ValueError("no training curve to draw: every series of the history is empty")
+    figure = Figure(figsize=(9, 0.6 + 2.6 * len(panels)), dpi=120, layout=roomy())
+    axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    for ax, (kind, curves) in zip(axes, panels.items(), strict=True):
+        _draw_panel(ax, kind, curves)
+    epochs = np.concatenate([x for curves in panels.values() for x, _ in curves.values()])
+    _number_axis(axes[-1], "epoch", epochs.min(), epochs.max())
+    return figure
+
+
+def save_cmc(path: str | Path, results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> None:
+    """Draws :func:`draw_cmc` into a PNG file."""
+    save_figure(path, draw_cmc(results, max_rank))
+
+
+def draw_cmc(results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> "Figure":
+    """The CMC curves of several results in one picture.
+
+    Args:
+        results: by name, shares of 0 to 1 at rank 1, 2, ...; shorter ones end where they end.
+        max_rank: the last rank drawn.
+
+    Raises:
+        ValueError: no curve, an empty one, values that are no shares, or max_rank < 1.
+    """
+    from matplotlib.figure import Figure
+
+    if max_rank < 1:
+        raise ValueError(f"max_rank must be 1 or more, got {max_rank}")
+    if not results:
+        raise ValueError("no CMC curve to draw: results is empty")
+    percents = {name: 100 * _read_shares(name, cmc)[:max_rank] for name, cmc in results.items()}
+    curves = {_cmc_label(name, cmc): (np.arange(1.0, len(cmc) + 1), cmc) for name, cmc in percents.items()}
+    figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
+    ax = figure.subplots()
+    draw_lines(ax, curves)
+    lowest = min(float(cmc.min()) for cmc in percents.values())
+    ax.set_ylim(max(0.0, 10 * np.floor(lowest / 10 - 0.3)), 101)
+    _number_axis(ax, "rank", 1, max(len(cmc) for cmc in percents.values()))
+    ax.set_ylabel("queries with a match up to this rank (%)")
+    ax.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def _sort_into_panels(history: Mapping[str, Series]) -> dict[str, Curves]:
+    panels: dict[str, Curves] = {kind: {} for kind in _PANELS}
+    for name, series in history.items():
+        if len(series):
+            epochs, values = np.array(sorted(series), dtype=np.float64).T
+            panels[_kind(name)][name] = (epochs, values)
+    return {kind: curves for kind, curves in panels.items() if curves}
+
+
+def _kind(name: str) -> str:
+    if "loss" in name.lower():
+        return "losses"
+    return "rates" if name.lower().startswith("lr") else "scores"
+
+
+def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:
+    draw_lines(ax, curves, "steps-post" if kind == "rates" else "default")
+    values = np.concatenate([values for _, values in curves.values()])
+    if kind == "rates" and (values > 0).all() and values.max() > 5 * values.min():
+        ax.set_yscale("log")
+    ax.set_ylabel(_PANELS[kind])
+    ax.tick_params(labelbottom=True)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def roomy() -> "LayoutEngine":
+    """A layout that leaves some air around what is drawn."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+
+
+def _number_axis(ax: "Axes", label: str, first: float, last: float) -> None:
+    """An x axis of whole numbers with some room at both ends."""
+    from matplotlib.ticker import MaxNLocator
+
+    room = max(0.5, 0.02 * (last - first))
+    ax.set_xlim(first - room, last + room)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    ax.set_xlabel(label)
+
+
+def draw_lines(ax: "Axes", curves: Curves, drawstyle: str = "default") -> None:
+    """Lines with their names; few points get a marker each, so that a single one is seen."""
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        stroke = _STROKES[index // len(COLOURS) % len(_STROKES)]
+        marker = "o" if len(x) <= 25 else ""
+        colour = COLOURS[index % len(COLOURS)]
+        (line,) = ax.plot(x, y, stroke, color=colour, marker=marker, markersize=3.5, linewidth=1.6)
+        line.set(label=plain(name), drawstyle=drawstyle)
+    ax.grid(True, color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def plain(name: str) -> str:
+    """A name that the legend neither hides (leading underscore) nor reads as a formula (dollar)."""
+    return name.lstrip("_").replace("$", r"\$")
+
+
+def _read_shares(name: str, cmc: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(cmc, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"the CMC of {name!r} must be a row of numbers, got shape {array.shape}")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"the CMC of {name!r} must be shares of 0 to 1, got {array.min():g} to {array.max():g}")
+    return array
+
+
+def _cmc_label(name: str, percents: npt.NDArray[np.float64]) -> str:
+    return f"{name}  (rank-1 {percents[0]:.1f} %)"

@@ -1,0 +1,125 @@
+"""Trying a configuration without its data: made images, two steps, one test, nothing left behind."""
+
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from ..build.networks import build_network, read_weights
+from ..data.tiny import TinyDrawnPedestrians
+from .chain import prepare, run_stages
+from .chain_plan import Chain
+from .starts import INDEPENDENT, OLD, TEACHER
+
+NAME = "drawn_pedestrians_tiny"
+STEPS = 2
+_RECIPE = TinyDrawnPedestrians.recipe
+IMAGES = _RECIPE.train_ids * _RECIPE.cameras * _RECIPE.images_per_camera
+
+
+def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
+    """Runs two training steps and a test of a configuration on a handful of drawn images.
+
+    Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
+    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, what
+    makes a cluster and the folder for results are not.
+
+    Args:
+        config: checked.
+        run: what a real run would call.
+    """
+    with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
+        _require_steps(run(_equipped(_shrunk(config, folder), Path(folder) / "frozen.pth")))
+    print(f"Dry run of {config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
+
+
+def dry_run_chain(chain: Chain, run: Callable[[CfgNode], Any]) -> None:
+    """Runs all stages of a chain as :func:`dry_run` does, so that weights pass from one to the next.
+
+    Args:
+        chain: checked.
+        run: what a real chain would call for each stage.
+    """
+    with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
+        common = _shrunk(chain.common, folder)
+        stages = [replace(stage, config=_shrunk(stage.config, folder, stage.folder)) for stage in chain.stages]
+        for stage, references in zip(stages, chain.references, strict=True):
+            _equipped(stage.config, Path(folder) / f"frozen-{stage.number}.pth", references)
+        tried = replace(chain, common=common, stages=tuple(stages), resume=False)
+        prepare(tried)
+        run_stages(tried, lambda config: _require_steps(run(config)))
+    print(
+        f"Dry run of {len(stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; the "
+        "figures say nothing"
+    )
+
+
+def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
+    tried = config.clone()
+    tried.defrost()
+    tried.data.root, tried.data.save_dir = folder, str(Path(folder) / below)
+    tried.data.sources, tried.data.targets = [NAME], [NAME]
+    tried.data.workers = 0
+    tried.model.pretrained = False
+    tried.model.resume = ""
+    tried.train.max_epoch = 1
+    tried.train.batch_size = IMAGES // STEPS
+    tried.train.start_epoch = 0
+    tried.sampler.num_instances = 2
+    tried.sampler.num_cams = tried.sampler.num_datasets = 1
+    tried.data.load_train_targets = tried.data.combineall = False
+    tried.test.evaluate = False
+    # nearest pairs and single images: several clusters whatever a network sees
+    if "cluster" in (tried.loss.name, tried.compat.objective):
+        cluster = tried.loss.cluster
+        cluster.eps, cluster.min_samples, cluster.k1, cluster.k2 = 0.99, 1, 1, 1
+        tried.sampler.train_sampler = "RandomSampler"
+    tried.freeze()
+    return tried
+
+
+def _equipped(tried: CfgNode, path: Path, references: Collection[str] = ()) -> CfgNode:
+    """Gives a run that needs one a teacher, or an old model, that has learnt nothing.
+
+    It has an embedding head if the one it stands for has one.
+
+    Args:
+        tried: the settings, which are changed.
+        path: for the weights.
+        references: settings that a stage of the chain fills.
+    """
+    tried.defrost()
+    tried.compat.features = tried.compat.bank = tried.compat.old_images = ""
+    if INDEPENDENT not in references:
+        tried.compat.independent = ""
+    if tried.loss.name == "std" and TEACHER not in references:
+        std = tried.std
+        std.teacher_weights = _unlearned(tried, std.teacher, std.teacher_weights, (std.height, std.width), path)
+    if tried.loss.name == "compatible" and OLD not in references:
+        compat = tried.compat
+        if compat.bct.prototypes == "classifier":  # one that has learnt nothing knows none of the made people
+            compat.bct.prototypes = "auto"
+        compat.old, size = compat.old or tried.model.name, (compat.old_height, compat.old_width)
+        compat.old_weights = _unlearned(tried, compat.old, compat.old_weights, size, path)
+    tried.freeze()
+    return tried
+
+
+def _unlearned(tried: CfgNode, name: str, weights: str, size: tuple[int, int], path: Path) -> str:
+    network = build_network(
+        name,
+        embedding=read_weights(weights).embedding if Path(weights).is_file() else 0,
+        use_gpu=False,
+        size=(size[0] or tried.data.height, size[1] or tried.data.width),
+    )
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+def _require_steps(engine: Any) -> None:
+    if engine.num_batches != STEPS:
+        raise RuntimeError(f"The dry run took {engine.num_batches} steps instead of {STEPS}")
