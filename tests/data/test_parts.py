@@ -626,7 +626,7 @@ def test_somebody_elses_name_is_left_alone(tiny_root):
     assert wholes_of("class30:mine") == ("class30:mine",)
 
 
-@pytest.mark.parametrize("kind", ["class", "held"])
+@pytest.mark.parametrize("kind", ["class", "holdout"])
 def test_a_run_and_its_dry_run(tmp_path, tiny_root, kind):
     name = f"{kind}50:{TINY}"
     small = ["data.height", "64", "data.width", "32", "data.workers", "0", "train.batch_size", "4"]
