@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import configure, configure_chain, parse
 
 import torchreid_ptl
 from torchreid_ptl.backbones import splittable
-from torchreid_ptl.cli.arguments import configure, configure_chain, parse
 from torchreid_ptl.cli.compatibility import parse as parse_compatibility
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.config.loading import load_config

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torchreid
+from helpers import configure, parse, run
 
-from torchreid_ptl.cli.arguments import configure, parse
 from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.evaluation import evaluate_ranking, rerank
-from torchreid_ptl.runs.train import run
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 

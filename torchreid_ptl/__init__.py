@@ -1,6 +1,9 @@
 """Keeps torchreid's person re-identification models current; importing it registers everything with torchreid."""
 
-from . import evaluation, host, losses, models
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import data, evaluation, host, losses, models
 from .cells import BConvCell, BConvCellV2, reset_states
 from .engines import evaluating
 from .models import PTL, available_models
@@ -8,7 +11,25 @@ from .registration import register
 from .runtime.weights import load_weights
 from .version import __version__
 
+if TYPE_CHECKING:
+    from . import runs
+    from .build.networks import load_model
+    from .runs.train import train
+
 register()
+
+_ON_DEMAND = {"load_model": "build.networks", "runs": "", "train": "runs.train"}
+"""What a program that only needs models does not import: names, and the modules they are in."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _ON_DEMAND[name]
+    return getattr(importlib.import_module(f".{module}", __name__), name) if module else importlib.import_module(
+        f".{name}", __name__
+    )
+
 
 __all__ = [
     "PTL",
@@ -16,12 +37,16 @@ __all__ = [
     "BConvCellV2",
     "__version__",
     "available_models",
+    "data",
     "evaluating",
     "evaluation",
     "host",
+    "load_model",
     "load_weights",
     "losses",
     "models",
     "register",
     "reset_states",
+    "runs",
+    "train",
 ]

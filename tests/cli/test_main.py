@@ -3,14 +3,11 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import configure, configure_chain, main, parse
 
-from torchreid_ptl.cli.arguments import configure, configure_chain, parse
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.config.loading import load_config, to_dict
 from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
 from torchreid_ptl.data.training_list import read_training_list
@@ -291,14 +288,3 @@ def test_adamw_one_cycle_and_staged_learning_rates(tmp_path, tiny_root):
 def test_optimisers_of_the_host(tmp_path, tiny_root, optim):
     more = ["train.optim", optim, "train.lr_scheduler", "cosine", "train.lr", "0.0003", "train.max_epoch", "1"]
     assert main(small(tmp_path, tiny_root, *more, "test.visrank", "False")) == 0
-
-
-@pytest.mark.parametrize("command", [["tools/main.py"], ["-m", "torchreid_ptl"]])
-def test_both_entry_points(command):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "--config-file" in done.stdout
-    assert "--dry-run" in done.stdout

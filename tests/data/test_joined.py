@@ -4,11 +4,10 @@ import pickle
 
 import pytest
 import torchreid
+from helpers import configure, main, parse
 from PIL import Image
 
 from torchreid_ptl import host
-from torchreid_ptl.cli.arguments import configure, parse
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.data.drawn import Recipe

@@ -7,13 +7,12 @@ from collections import Counter
 
 import pytest
 import torchreid
+from helpers import configure, configure_chain, main, parse
 from PIL import Image
 
 from torchreid_ptl import host
-from torchreid_ptl.cli.arguments import configure, configure_chain, parse
 from torchreid_ptl.cli.evaluate import configure_test
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.data.drawn import Recipe

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import configure_chain, main, parse
 
 import torchreid_ptl
 from torchreid_ptl.build.networks import build_model
-from torchreid_ptl.cli.arguments import configure_chain, parse
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.config.loading import load_config
 from torchreid_ptl.data.drawn import DrawnPedestrians, Recipe
 from torchreid_ptl.engines import ImagePTLEngine
-from torchreid_ptl.runs.chain import run_stages
+from torchreid_ptl.runs import Chain, Run
 from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -194,11 +193,7 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
         raise error
 
     monkeypatch.setattr(ImagePTLEngine, "train", stop)
-    if isinstance(error, KeyboardInterrupt):
-        with pytest.raises(SystemExit, match="130"):
-            main(command("--resume"))
-    else:
-        assert main(command("--resume")) == 1
+    assert main(command("--resume")) == (130 if isinstance(error, KeyboardInterrupt) else 1)
     told = f"The chain stopped. What is done stays in {folder}; the same command with --resume goes on.\n"
     assert told in capsys.readouterr().err
     assert (folder / f"1-{TINY}" / "results.json").is_file()
@@ -206,27 +201,47 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
 
 def test_a_stage_whose_beginning_was_trained_again_is_trained_again(copy, monkeypatch):
     folder, command = copy
-    (folder / f"1-{TINY}" / "results.json").unlink()
+    (folder / f"1-{TINY}" / "model" / "model.pth.tar-1").unlink()
+    (folder / f"1-{TINY}" / "model" / "model-best.pth.tar").unlink()
     results = (folder / "2-cells" / "results.json").read_text()
     trained = []
-    monkeypatch.setattr("torchreid_ptl.cli.train.run", lambda config: trained.append(config) or finish(config))
 
-    def finish(config):
-        """Leaves what a stage has to."""
-        Path(config.data.save_dir, "results.json").write_text(results)
+    def finish(run, resume, **_):
+        """Writes what a stage has to."""
+        trained.append((run.folder.name, resume))
+        (run.folder / "results.json").write_text(results)
 
+    monkeypatch.setattr(Run, "execute", finish)
     assert main(command("--resume")) == 0
-    assert [(Path(c.data.save_dir).name, c.model.resume) for c in trained] == [(f"1-{TINY}", "auto"), ("2-cells", "")]
+    assert trained == [(f"1-{TINY}", True), ("2-cells", False)]
+
+
+def test_a_stage_without_results_is_tested_and_not_trained_again(copy, capsys, monkeypatch):
+    folder, command = copy
+    (folder / f"1-{TINY}" / "results.json").unlink()
+    monkeypatch.setattr(ImagePTLEngine, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert main(command("--resume")) == 0
+    assert "Stage 2 of 2, cells: done" in capsys.readouterr().out
+    assert (folder / f"1-{TINY}" / "results.json").is_file()
+
+
+def test_another_test_is_made_of_all_stages_and_none_is_trained_again(copy, capsys, monkeypatch):
+    folder, command = copy
+    monkeypatch.setattr(ImagePTLEngine, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert main(command("test.dist_metric", "cosine", "--resume")) == 0
+    assert ": done" not in capsys.readouterr().out
+    metrics = [json.loads(path.read_text())["config"]["test"]["dist_metric"] for path in folder.glob("*/results.json")]
+    assert metrics == ["cosine"] * 2
 
 
 @pytest.mark.parametrize(
     ("more", "changed", "message"),
     [
         (["train.lr", "0.5"], TEXT, "Stage 1: train.lr was 0.0003 and is 0.5. Resume with the settings"),
-        (["test.rerank", "True"], TEXT, "Stage 1: test.rerank was False and is True"),
+        (["model.load_classifier", "False"], TEXT, "Stage 1: model.load_classifier was True and is False"),
         ([], TEXT.replace("name: cells", "name: cell"), "Stage 2: name was 'cells' and is 'cell'; folder was"),
-        ([], TEXT.replace("max_epoch: 3", "max_epoch: 4"), "Stage 2: train.max_epoch was 3 and is 4"),
-        (["data.targets", f"['{TINY}']", "chain", f"[{TINY}]"], TEXT, "Stage 1: data.targets was"),
+        ([], TEXT.replace("max_epoch: 3", "max_epoch: 2"), "Stage 2: train.max_epoch was 3 and is 2"),
+        (["chain", f"[{OTHER}]"], TEXT, "Stage 1: name was"),
         ([], f"{TEXT}  - {{name: third, data: {{sources: [{TINY}]}}}}\n", "Stage 3: 'third' was not there"),
     ],
 )  # fmt: skip
@@ -260,22 +275,27 @@ chain:
 
 
 def test_a_student_whose_teacher_was_trained_again_is_trained_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("torchreid_ptl.runs.chain.is_done", lambda folder, _: (folder / "results.json").is_file())
-    monkeypatch.setattr("torchreid_ptl.runs.chain.summarise", lambda _: [])
+    monkeypatch.setattr(Run, "has_final_weights", lambda run: (run.folder / "results.json").is_file())
+    monkeypatch.setattr(Run, "is_finished", Run.has_final_weights)
+    monkeypatch.setattr(Run, "check", lambda run, **_: None)
+    monkeypatch.setattr(Chain, "_summarise", lambda _: [])
     student = tmp_path / "log" / "2-student"
-    student.mkdir(parents=True)
+    plan = configure_chain(parse(chain(tmp_path, "/nowhere", text=TAUGHT)))
+    plan._prepare(resume=False)
+    student.mkdir()
     (student / "results.json").write_text("{}")
-    plan = configure_chain(parse(["--resume", *chain(tmp_path, "/nowhere", text=TAUGHT)]))
 
-    def stopped(config):
+    def stopped(run, **_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(Run, "execute", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_stages(plan, stopped)  # while the teacher is trained again
+        plan.execute(resume=True)  # while the teacher is trained again
     (tmp_path / "log" / "1-teacher").mkdir()
     (tmp_path / "log" / "1-teacher" / "results.json").write_text("{}")
     ran = []
-    run_stages(plan, lambda config: ran.append(Path(config.data.save_dir).name))
+    monkeypatch.setattr(Run, "execute", lambda run, **_: ran.append(run.folder.name))
+    plan.execute(resume=True)
     assert ran == ["2-student"]
 
 
@@ -327,7 +347,8 @@ def test_a_single_run_in_the_folder_of_a_chain(copy, tiny_root, capsys):
 def test_a_new_chain_in_a_used_folder_moves_everything_aside(copy, monkeypatch, capsys):
     folder, command = copy
     (folder / "model").mkdir()
-    monkeypatch.setattr("torchreid_ptl.cli.train.run_stages", lambda *_: None)
+    monkeypatch.setattr(Run, "execute", lambda *_, **__: None)
+    monkeypatch.setattr(Chain, "_summarise", lambda _: [])
     assert main(command("chain", f"[{OTHER}]")) == 0
     assert "Moved what an earlier run left" in capsys.readouterr().out
     moved = {"chain.json", "chain.md", "chain.csv", "results.json", "config.yaml", f"1-{TINY}", "2-cells", "model"}
@@ -336,7 +357,8 @@ def test_a_new_chain_in_a_used_folder_moves_everything_aside(copy, monkeypatch, 
 
 
 def test_nothing_to_resume_begins(tmp_path, tiny_root, monkeypatch, capsys):
-    monkeypatch.setattr("torchreid_ptl.cli.train.run_stages", lambda *_: None)
+    monkeypatch.setattr(Run, "execute", lambda *_, **__: None)
+    monkeypatch.setattr(Chain, "_summarise", lambda _: [])
     assert main(chain(tmp_path, tiny_root, "--resume")) == 0
     assert "Nothing to resume" in capsys.readouterr().out
     assert (tmp_path / "log" / "chain.json").is_file()

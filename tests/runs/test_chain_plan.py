@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from yacs.config import CfgNode
+from helpers import configure, configure_chain, parse
 
-from torchreid_ptl.cli.arguments import configure, configure_chain, parse
-from torchreid_ptl.config.loading import ConfigError, default_config, load_config, read_file, to_dict
-from torchreid_ptl.runs.chain import check_files, check_settings, described, settings_of
-from torchreid_ptl.runs.chain_plan import plan
-from torchreid_ptl.runs.starts import Start, find_references, find_starts, fits
+from torchreid_ptl.cli.train import read
+from torchreid_ptl.config.loading import ConfigError, load_config, to_dict
+from torchreid_ptl.config.request import Request
+from torchreid_ptl.runs import Chain
+from torchreid_ptl.runs.chain_plan import fits
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "chains.md").read_text()
 THREE = "chain: [dukemtmcreid, market1501, msmt17]\n"
@@ -68,7 +68,8 @@ def test_the_stage_wins_over_the_file_and_the_command_line_over_both(chain_of):
 def test_weights_of_the_command_line_are_the_files(chain_of):
     own = "{name: own, model: {load_weights: own.pth}}"
     chain = chain_of(f"chain: [market1501, {own}, msmt17]\n", "model.load_weights", "mine.pth")
-    assert [(start.stage, start.weights) for start in chain.starts] == [(None, "mine.pth"), (None, "mine.pth"), (1, "")]
+    assert [stage.start for stage in chain.stages] == [None, None, 1]
+    assert [stage.config.model.load_weights for stage in chain.stages[:2]] == ["mine.pth", "mine.pth"]
 
 
 def test_targets_of_the_file_or_the_command_line_are_those_of_all_stages(chain_of):
@@ -81,7 +82,7 @@ def test_what_can_only_be_trained_on_is_no_target(chain_of, train_only):
     assert chain_of("chain: [pairs, market1501, market1501]\n").common.data.targets == ["market1501"]
     with pytest.raises(ConfigError, match="none of which can be tested on; set data.targets"):
         chain_of("chain: [pairs]\n")
-    chain = plan([("chain", ["joined:market1501+msmt17", "msmt17"], "x")], [])
+    chain = Chain.of(Request((("chain", ["joined:market1501+msmt17", "msmt17"], "x"),)))
     assert chain.common.data.targets == ["msmt17"]
     assert chain.stages[0].folder == "1-joined-market1501+msmt17"
 
@@ -154,7 +155,7 @@ def test_sources_of_the_command_line_are_refused(chain_of, arguments):
 def test_resume_is_auto():
     assert configure(parse(["--resume"])).model.resume == "auto"
     assert configure(parse(["train.lr", "0.1", "--resume"])).model.resume == "auto"
-    assert parse(["train.lr", "0.1", "--dry-run"]).dry_run
+    assert read(["train.lr", "0.1", "--dry-run"]).dry_run
     assert configure_chain(parse(["--resume", "chain", "[msmt17]"])).resume
     assert configure_chain(parse(["model.resume", "auto", "chain", "[msmt17]"])).resume
     assert not configure_chain(parse(["chain", "[msmt17]"])).resume
@@ -175,33 +176,43 @@ def test_the_written_chain_is_the_same_chain(chain_of, tmp_path):
     )
     chain = chain_of(text, "-t", "cuhk03", "--root", "/data", "train.max_epoch", "9")
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(chain.as_config(), sort_keys=False))
-    again = plan(read_file(tmp_path / "again.yaml"), [])
+    again = Chain.of(tmp_path / "again.yaml")
     assert again.stages[2].config.train.max_epoch == 9
     assert to_dict(again.common) == to_dict(chain.common)
-    assert again.starts == chain.starts
+    assert [stage.start for stage in again.stages] == [stage.start for stage in chain.stages]
     for old, new in zip(chain.stages, again.stages, strict=True):
         assert (new.name, new.named, to_dict(new.config)) == (old.name, old.named, to_dict(old.config))
 
 
 # what stages begin from
 
+A, B = "osnet_x0_25", "resnet18"
 
-def starts_of(*stages, weights=""):
-    """Each stage: (model, sources, more settings)."""
-    configs = []
+
+def chain_of_models(*stages, **settings):
+    """Each stage: (model, sources, more settings by dotted keys)."""
+    items = []
     for model, sources, *more in stages:
-        config = default_config()
-        config.model.load_weights = weights
-        config.model.name, config.data.sources = model, sources.split()
-        config.merge_from_list([item for pairs in more for item in pairs.items() for item in item])
-        configs.append(config)
-    return find_starts(configs, [{key for pairs in more for key in pairs} for _, _, *more in stages])
+        item = {"model": {"name": model}, "data": {"sources": sources.split()}}
+        for key, value in (more[0] if more else {}).items():
+            *sections, name = key.split(".")
+            if sections:
+                item.setdefault(sections[0], {})[name] = value
+            else:
+                item[name] = value
+        items.append(item)
+    return Chain.of({"chain": items, "data": {"targets": ["viper"]}}, **settings)
 
 
-def test_weights_come_from_the_nearest_stage_that_fits():
-    starts = starts_of(("a", "x"), ("a_ptl", "y"), ("b", "x"), ("a_ptl", "z"), ("a", "y"), ("a_ptl_v2", "z"))
-    assert [start.stage for start in starts] == [None, 0, None, 1, 0, 4]
-    assert not any(start.classifier for start in starts if start.stage is not None)
+def starts_of(*stages, **settings):
+    return [stage.start for stage in chain_of_models(*stages, **settings).stages]
+
+
+def test_a_stage_begins_from_the_stage_before_it_where_that_fits():
+    stages = [(A, "viper"), (f"{A}_ptl", "grid"), (B, "viper"), (B, "prid"), (A, "grid"), (f"{A}_ptl_v2", "viper")]
+    assert starts_of(*stages) == [None, 0, None, 2, None, 4]
+    chain = chain_of_models(*stages)
+    assert not any(stage.config.model.load_classifier for stage in chain.stages if stage.start is not None)
 
 
 @pytest.mark.parametrize(
@@ -214,122 +225,129 @@ def test_which_models_fit(model, earlier, fit):
 
 
 def test_the_classifier_is_kept_for_the_same_identities_alone():
-    later = [("a", "x"), ("a", "x"), ("a", "x y"), ("a", "y x"), ("a", "y x", {"data.combineall": True})]
-    assert [start.classifier for start in starts_of(*later)][1:] == [True, False, False, False]
-    own = starts_of(("a", "x"), ("a", "x", {"model.load_classifier": False}))
-    assert own[1] == Start(0, "", False)
+    later = [(A, "viper"), (A, "viper"), (A, "viper grid"), (A, "grid viper")]
+    later.append((A, "grid viper", {"data.combineall": True}))
+    kept = [stage.config.model.load_classifier for stage in chain_of_models(*later).stages]
+    assert kept[1:] == [True, False, False, False]
+    own = chain_of_models((A, "viper"), (A, "viper", {"model.load_classifier": False})).stages[1]
+    assert (own.start, own.config.model.load_classifier) == (0, False)
 
 
 def test_weights_of_the_stage_win_and_those_of_the_file_are_for_who_has_none():
-    starts = starts_of(("a", "x"), ("a", "y", {"model.load_weights": "own.pth"}), ("b", "y"), weights="file.pth")
-    assert starts == [Start(None, "file.pth", True), Start(None, "own.pth", True), Start(None, "file.pth", True)]
+    stages = (A, "viper"), (A, "grid", {"model.load_weights": "own.pth"}), (B, "grid")
+    chain = chain_of_models(*stages, model={"load_weights": "file.pth"}, **{"model.pretrained": False})
+    assert [stage.start for stage in chain.stages] == [None] * 3
+    files = chain_of_models(*stages).stages
+    assert [stage.config.model.load_weights for stage in files] == ["", "own.pth", ""]
+    empty = chain_of_models((A, "viper"), (A, "grid", {"model.load_weights": ""}))
+    assert empty.stages[1].start is None
 
 
 def test_a_stage_may_begin_from_one_it_names():
-    def starts(weights, third="x"):
-        models = [("x", ""), ("x_ptl", ""), (third, weights)]
-        alike = {
-            "data": {"root": "", "sources": ["a"], "split_id": 0, "combineall": False},
-            "cuhk03": {"labeled_images": False, "classic_split": False},
-        }
-        configs = [
-            CfgNode(
-                {**student(model), **alike, "model": {"name": model, "load_weights": file, "load_classifier": True}}
-            )
-            for model, file in models
-        ]
-        return find_starts(configs, [(), (), ("model.load_weights",)], ["old", "new", "last"])
+    def last(weights, third=A, name="last"):
+        stages = [(A, "viper", {"name": "old"}), (f"{A}_ptl", "viper", {"name": "new"})]
+        return chain_of_models(*stages, (third, "viper", {"name": name, "model.load_weights": weights})).stages[2]
 
-    assert starts("old")[2] == Start(0, "", True)
-    assert starts("old", "x_ptl")[2] == Start(0, "", True)
-    assert starts("file.pth")[2] == Start(None, "file.pth", True)
-    with pytest.raises(ConfigError, match=r"Stage 3 \('x'\) begins from stage 2 \('new', "):
-        starts("new")
-    with pytest.raises(ConfigError, match="name an earlier stage with the same model or its plain backbone"):
-        starts("last")
+    for model in (A, f"{A}_ptl"):
+        stage = last("old", model)
+        assert (stage.start, stage.config.model.load_classifier) == (0, True)
+        assert stage.config.model.load_weights == "log/1-old/model/model.pth.tar-60"
+    assert (last("file.pth").start, last("file.pth").config.model.load_weights) == (None, "file.pth")
+    with pytest.raises(ConfigError, match=r"Stage 3 \('osnet_x0_25'\) begins from 'new' \(model.load_weights\)"):
+        last("new")
+    with pytest.raises(ConfigError, match="no earlier stage with the same model or its plain backbone; name one"):
+        last("last")
 
 
 def test_a_stage_without_epochs_hands_on_what_it_began_from():
     tested = {"train.max_epoch": 0}
-    starts = starts_of(("a", "x"), ("a", "y", tested), ("a", "x"))
-    assert starts[2] == Start(0, "", True)
-    starts = starts_of(("a", "x", {"model.load_weights": "own.pth", **tested}), ("a", "y"))
-    assert starts[1] == Start(None, "own.pth", True)
+    chain = chain_of_models((A, "viper"), (A, "grid", tested), (A, "viper"))
+    assert (chain.stages[2].start, chain.stages[2].config.model.load_classifier) == (0, True)
+    chain = chain_of_models((A, "viper", {"model.load_weights": "own.pth", **tested}), (A, "grid"))
+    assert chain.stages[1].start is None
+    assert chain.stages[1].config.model.load_weights == "own.pth"
 
 
-def student(model, loss="softmax", **std):
-    return CfgNode({"model": {"name": model}, "loss": {"name": loss}, "train": {"start_epoch": 0, "max_epoch": 1},
-                    "std": {"teacher": "big", "teacher_weights": "", **std}})  # fmt: skip
+STUDENT = {"loss.name": "std", "std.teacher": B}
 
 
-def references(*configs):
-    return find_references(configs, [f"s{number}" for number in range(1, len(configs) + 1)])
+def references(*stages):
+    return [dict(stage.references) for stage in chain_of_models(*stages).stages]
 
 
-def test_the_teacher_is_the_nearest_earlier_stage_of_its_name():
-    chain = [student("big"), student("big"), student("small"), student("small", "std"), student("big")]
-    assert references(*chain) == [{}, {}, {}, {"std.teacher_weights": 1}, {}]
-    assert references(student("small", "std", teacher_weights="big.pth")) == [{}]
-    with pytest.raises(ConfigError, match=r"Stage 2 learns from the teacher 'big' .*Set std.teacher_weights to a file"):
-        references(student("small"), student("small", "std"), student("big"))
+def test_the_teacher_is_the_stage_before_or_one_that_is_named():
+    assert references((B, "viper"), (A, "viper", STUDENT)) == [{}, {"std.teacher_weights": 0}]
+    named = {**STUDENT, "std.teacher_weights": "big"}
+    assert references((B, "viper", {"name": "big"}), (A, "viper"), (A, "viper", named))[2] == {"std.teacher_weights": 0}
+    assert references((A, "viper", {**STUDENT, "std.teacher_weights": "big.pth"})) == [{}]
+    message = r"Stage 3 needs weights of 'resnet18' for its teacher \(std.teacher_weights\) and names none: name an"
+    with pytest.raises(ConfigError, match=message):
+        references((B, "viper"), (A, "viper"), (A, "viper", STUDENT))
 
 
 def test_a_plain_run_needs_no_other_stage():
-    assert references(default_config()) == [{}]
+    assert references((A, "viper")) == [{}]
 
 
-def compatible(model="new", old="old", **compat):
-    names = {"old": old, "old_weights": "old.pth", "independent": "", **compat}
-    return CfgNode({**student(model, "compatible"), "compat": names})
+def compatible(**compat):
+    names = {"old": B, "old_weights": "old.pth", **compat}
+    return {"loss.name": "compatible", **{f"compat.{key}": value for key, value in names.items()}}
 
 
 def test_old_and_independent_models_are_named_stages_or_files():
-    chain = [student("old"), student("new"), compatible(old_weights="s1", independent="s2"), compatible()]
-    assert references(*chain) == [{}, {}, {"compat.old_weights": 0, "compat.independent": 1}, {}]
+    first, second = (B, "viper", {"name": "s1"}), (A, "viper", {"name": "s2"})
+    both = (A, "viper", compatible(old_weights="s1", independent="s2"))
+    expected = {"compat.old_weights": 0, "compat.independent": 1}
+    assert references(first, second, both, (A, "viper", compatible())) == [{}, {}, expected, {}]
 
 
 @pytest.mark.parametrize(
-    ("chain", "said"),
+    ("stages", "message"),
     [
-        ([compatible(old_weights="s2"), student("old")], r"Stage 1 needs weights of 'old' and names stage 2 \('s2'\)"),
-        ([student("other"), compatible(old_weights="s1")], "which has the model 'other'; name an earlier stage"),
-        ([student("old"), compatible(independent="s1")], "needs weights of 'new' and names stage 1"),
-        ([compatible(old_weights="s1")], "name an earlier stage that trains 'old', or a file"),
+        (
+            [(A, "viper", {"name": "s1", **compatible(old_weights="s1")})],
+            r"Stage 1 needs weights of 'resnet18' for its",
+        ),
+        (
+            [(A, "viper", {"name": "s1"}), (A, "viper", compatible(old_weights="s1"))],
+            r"and names 's1': name an earlier",
+        ),
+        ([(B, "viper", {"name": "s1"}), (A, "viper", compatible(independent="s1"))], "needs weights of 'osnet_x0_25'"),
     ],
 )
-def test_a_stage_that_cannot_be_the_old_model(chain, said):
-    with pytest.raises(ConfigError, match=said):
-        references(*chain)
+def test_a_stage_that_cannot_be_the_old_model(stages, message):
+    with pytest.raises(ConfigError, match=message):
+        references(*stages)
 
 
 def test_settings_and_words_of_a_stage(chain_of):
     chain = chain_of("model: {name: osnet_x0_25, pretrained: False}\ntrain: {max_epoch: 4}\n" + THREE)
-    first, second = settings_of(chain, 0), settings_of(chain, 1, resume=True)
+    first, second = (stage.config for stage in chain.stages[:2])
     assert (first.model.load_weights, first.model.resume) == ("", "")
     assert second.model.load_weights == "log/1-dukemtmcreid/model/model.pth.tar-4"
-    assert (second.model.load_classifier, second.model.resume) == (False, "auto")
-    assert described(chain, 0) == "trains osnet_x0_25 on dukemtmcreid, beginning from random weights"
-    assert described(chain, 1).endswith(f"from {second.model.load_weights} (stage 1), with a new classifier")
+    assert second.model.load_classifier is False
+    words = [chain.describe(stage) for stage in chain.stages]
+    assert words[0] == "trains osnet_x0_25 on dukemtmcreid, beginning from random weights"
+    assert words[1].endswith(f"from {second.model.load_weights} (stage 1), with a new classifier")
 
 
 def test_files_are_looked_for_before_the_first_stage(chain_of, tmp_path):
     tiny = "drawn_pedestrians_tiny"
     chain = chain_of(f"chain: [{tiny}, {{name: b, model: {{load_weights: {tmp_path}/gone.pth}}}}]\n", "-t", tiny)
     with pytest.raises(FileNotFoundError, match=r"Stage 2 \('b'\): model.load_weights names .*gone\.pth, which is not"):
-        check_files(chain)
+        chain.check_files()
     chain = chain_of(f"chain: [{tiny}, market1501]\n", "--root", str(tmp_path / "nowhere"), "-t", tiny)
     with pytest.raises(FileNotFoundError, match=r"Stage 2 \('market1501'\): The folder of data set 'market1501'"):
-        check_files(chain)
+        chain.check_files()
 
 
 def test_the_examples_of_the_guide_are_chains(chain_of):
     blocks = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
     assert len(blocks) == 2
     first, second = (chain_of(block) for block in blocks)
-    check_settings(first)
     assert [stage.folder for stage in first.stages] == ["1-plain", "2-cells", "3-msmt17"]
     assert all(f"`{stage.folder}/`" in GUIDE for stage in first.stages)
-    assert [start.stage for start in first.starts] == [None, 0, 1]
+    assert [stage.start for stage in first.stages] == [None, 0, 1]
     assert first.stages[2].config.train.max_epoch == 10
     assert [stage.name for stage in second.stages] == ["dukemtmcreid", "market1501", "msmt17"]
-    assert second.starts[0].weights == "osnet_x0_25_imagenet.pth"
+    assert second.stages[0].config.model.load_weights == "osnet_x0_25_imagenet.pth"

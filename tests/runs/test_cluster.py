@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import main
 
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torchreid
+from helpers import configure, main, parse, run
 
 from torchreid_ptl.build.training import build_datamanager, build_engine
-from torchreid_ptl.cli.arguments import configure, parse
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.config.settings import COMPATIBLE
@@ -22,7 +21,6 @@ from torchreid_ptl.data.training_list import training_list, write_training_list
 from torchreid_ptl.engines import OldModel, Preprocessing, SoftmaxObjective
 from torchreid_ptl.evaluation import compatibility
 from torchreid_ptl.models import Embedded
-from torchreid_ptl.runs.train import run
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 from torchreid_ptl.runtime.seeding import seed_everything
 

@@ -5,11 +5,9 @@ import re
 import pytest
 import torch
 import torchreid
+from helpers import configure, main, parse, run
 
-from torchreid_ptl.cli.arguments import configure, parse
-from torchreid_ptl.cli.train import main
 from torchreid_ptl.engines import Preprocessing
-from torchreid_ptl.runs.train import run
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 TINY = "drawn_pedestrians_tiny"

@@ -8,14 +8,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+from yacs.config import CfgNode
 
-from torchreid_ptl.cli import sweep as command
-from torchreid_ptl.cli.sweep import main, parse
-from torchreid_ptl.cli.sweep_plan import RESERVED, SAME_SCORES, SWITCHES, plan
+from torchreid_ptl.cli.arguments import SWITCHES
+from torchreid_ptl.cli.sweep import main, read, sweep_of
 from torchreid_ptl.cli.train import main as run_once
 from torchreid_ptl.config.loading import get, to_dict
-from torchreid_ptl.config.settings import SETTINGS
-from torchreid_ptl.runs.spread import NOTE, Entry, Outcome, as_csv, as_markdown, rows, spread
+from torchreid_ptl.runs import Run, Sweep
+from torchreid_ptl.runs.spread import NOTE, Combination, Outcome, rows, spread, table_csv, table_markdown
+from torchreid_ptl.runs.sweep import RESERVED
 
 ROOT = Path(__file__).parents[2]
 TINY = "drawn_pedestrians_tiny"
@@ -46,7 +47,9 @@ def pretended(monkeypatch):
     """Replaces runs by a record of them: mAP is the learning rate plus a thousandth of the seed."""
     done = []
 
-    def pretend(config):
+    def pretend(run, resume=False, **_):
+        config = run.config.clone()
+        config.model.resume = "auto" if resume and run.trains else ""
         done.append(config)
         if config.train.seed == 13:
             raise ValueError("an unlucky\nnumber | seen")
@@ -57,7 +60,7 @@ def pretended(monkeypatch):
         (folder / "results.json").write_text(json.dumps(results))
         (folder / "config.yaml").write_text(config.dump())
 
-    monkeypatch.setattr(command, "run", pretend)
+    monkeypatch.setattr(Run, "execute", pretend)
     return done
 
 
@@ -75,39 +78,54 @@ def test_the_arithmetic():
     assert set(spread([]).values()) == {None}
 
 
+def planned(targets, seeds):
+    """Runs of as many seeds."""
+    return [Run(CfgNode({"data": {"targets": targets}})) for _ in range(seeds)]
+
+
 def test_the_table():
-    lucky = Entry({"train.lr": "0.1"}, ["a", "b"], 2)
+    lucky = Combination({"train.lr": "0.1"}, planned(["a", "b"], 2))
     lucky.outcomes += [Outcome(1, {"a": (0.5, 0.6), "b": (0.1, 0.2)}), Outcome(2, {"a": (0.7, 0.6), "b": (0.1, 0.4)})]
-    unlucky = Entry({"train.lr": "0.2"}, ["a"], 3, [Outcome(1, {"a": (0.25, 1.0)}), Outcome(2, error="E: x | y\nz")])
+    unlucky = Combination(
+        {"train.lr": "0.2"}, planned(["a"], 3), [Outcome(1, {"a": (0.25, 1.0)}), Outcome(2, error="E: x | y\nz")]
+    )
     first, second, third = rows([lucky, unlucky])
     assert (first["target"], first["runs"], first["mAP_mean"]) == ("a", 2, pytest.approx(0.6))
     assert second["rank1_std"] == pytest.approx(math.sqrt(0.02))
     assert (third["runs"], third["planned"], third["mAP_std"], third["failed"]) == (1, 3, None, "seed 2: E: x | y\nz")
-    lines = as_markdown([lucky, unlucky]).splitlines()
-    assert lines[2] == "| 0.1 | a | 2 of 2 | 60.00 | 14.14 | 50.00 | 70.00 | 60.00 | 0.00 | 60.00 | 60.00 |  |"
-    assert lines[4] == (
-        r"| 0.2 | a | 1 of 3 | 25.00 |  | 25.00 | 25.00 | 100.00 |  | 100.00 | 100.00 | seed 2: E: x \| y z |"
-    )
+    lines = table_markdown([lucky, unlucky]).splitlines()
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert cells[2] == ["0.1", "a"] + [
+        "2 of 2",
+        *["60.00", "14.14", "50.00", "70.00", "60.00", "0.00", "60.00", "60.00"],
+        "",
+    ]
+    figures = ["25.00", "", "25.00", "25.00", "100.00", "", "100.00", "100.00"]
+    assert cells[4] == ["0.2", "a", "1 of 3", *figures, r"seed 2: E: x \| y z"]
     assert lines[-1] == NOTE
-    assert list(csv.DictReader(as_csv([lucky, unlucky]).splitlines()))[0]["rank1_max"] == "0.6"
+    assert list(csv.DictReader(table_csv([lucky, unlucky]).splitlines()))[0]["rank1_max"] == "0.6"
 
 
 def test_nothing_is_swallowed():
-    parsed = parse(
+    parsed = read(
         ["--values", "train.lr", "0.1", "0.2", "train.max_epoch", "2", "--values", "train.stepsize", "[1, 2]", "[3]"]
         + ["--seeds", "1", "2", "-s", "market1501", "--resume", "-t", "grid", "viper", "data.height", "64"]
     )
-    assert parsed.values == [("train.lr", ["0.1", "0.2"]), ("train.stepsize", ["[1, 2]", "[3]"])]
+    assert parsed.values == [["train.lr", "0.1", "0.2"], ["train.stepsize", "[1, 2]", "[3]"]]
     assert (parsed.seeds, parsed.sources, parsed.targets) == (["1", "2"], ["market1501"], ["grid", "viper"])
     assert parsed.resume
     assert parsed.opts == ["train.max_epoch", "2", "data.height", "64"]
-    parsed = parse(["--values", "train.lr", "0.1", "--seeds", "1", "2", "train.max_epoch", "2"])
+    parsed = read(["--values", "train.lr", "0.1", "--seeds", "1", "2", "train.max_epoch", "2"])
     assert (parsed.seeds, parsed.opts) == (["1", "2"], ["train.max_epoch", "2"])
+
+
+def plan(parsed):
+    return sweep_of(parsed).runs
 
 
 def test_the_grid(tmp_path):
     swept = ["--values", "train.gamma", "0", "0.50", "1e-5", "--values", "train.stepsize", "[1, 2]", "[3]"]
-    runs = plan(parse([*swept, "--seeds", "7", "8", "data.save_dir", str(tmp_path), "train.max_epoch", "3"]))
+    runs = plan(read([*swept, "--seeds", "7", "8", "data.save_dir", str(tmp_path), "train.max_epoch", "3"]))
     assert len(runs) == 12
     assert [str(run.folder.relative_to(tmp_path)) for run in runs][:3] == [
         "train.gamma=0,train.stepsize=[1,2]/seed-7",
@@ -117,12 +135,12 @@ def test_the_grid(tmp_path):
     last = runs[-1]
     assert (last.config.train.gamma, last.config.train.stepsize, last.config.train.seed) == (1e-5, [3], 8)
     assert {run.config.train.max_epoch for run in runs} == {3}
-    assert str(last) == "train.gamma=1e-05, train.stepsize=[3], seed 8"
+    assert last.folder.relative_to(tmp_path) == Path("train.gamma=1e-05,train.stepsize=[3]", "seed-8")
 
 
 def test_texts_that_are_no_file_names(tmp_path):
     long = "x" * 300
-    runs = plan(parse(["--values", "model.load_weights", "a/b c", "a-b-c", long, "", "data.save_dir", str(tmp_path)]))
+    runs = plan(read(["--values", "model.load_weights", "a/b c", "a-b-c", long, "", "data.save_dir", str(tmp_path)]))
     names = [run.folder.parent.name for run in runs]
     assert re.fullmatch(r"model\.load_weights=a-b-c~[0-9a-f]{8}", names[0])
     assert names[1] == "model.load_weights=a-b-c"
@@ -166,19 +184,19 @@ def test_a_failing_run_is_told_and_the_others_go_on(asked, tmp_path, capsys):
 
 def test_an_interrupted_sweep_goes_on(asked, tmp_path, capsys, monkeypatch):
     arguments = asked("--seeds", "1", "2", "--resume", keys=["train.max_epoch", "2"])
-    seen, real = [], command.run
+    seen, real = [], Run.execute
 
-    def stopped(config):
-        seen.append(config.train.seed)
-        if config.train.seed == 2 and len(seen) == 2:
-            real(config)  # what a run stopped in its second epoch leaves
-            folder = Path(config.data.save_dir)
+    def stopped(run, **options):
+        seen.append(run.config.train.seed)
+        if run.config.train.seed == 2 and len(seen) == 2:
+            real(run, **options)  # what a run stopped in its second epoch writes
+            folder = run.folder
             for name in ("results.json", "model/model.pth.tar-2", "model/model-best.pth.tar"):
                 (folder / name).unlink()
             raise KeyboardInterrupt
-        return real(config)
+        return real(run, **options)
 
-    monkeypatch.setattr(command, "run", stopped)
+    monkeypatch.setattr(Run, "execute", stopped)
     assert main(arguments) == 130
     assert [row["runs"] for row in table(tmp_path / "log")] == ["1"]
     assert "with --resume goes on" in capsys.readouterr().err
@@ -259,7 +277,6 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lr", "1", "2"], ["train.lr", "3"], "train.lr is given as KEY VALUE beside --values"),
         (["--values", "data.sources", f"['{TINY}']"], [], "data.sources is given as --sources beside --values"),
         (["--seeds", "1"], ["test.ranks", "[5]"], "the table of a sweep shows rank-1: add 1"),
-        (["--seeds", "1", "--resume"], ["--seeds", "2"], "--seeds stands behind KEY VALUE pairs"),
         (["--values", "data.load_train_targets", "True"], [], "loads training sets of targets that are not sources"),
     ],
 )
@@ -279,27 +296,36 @@ def test_folders_are_looked_at_before_anything_runs(tmp_path, pretended, capsys)
     assert pretended == []
 
 
-def test_both_entry_points(monkeypatch):
-    from torchreid_ptl import __main__ as package
+def test_both_entry_points(capsys):
+    from torchreid_ptl.cli.main import main as package
 
     assert "torchreid_ptl.cli.sweep import main" in (ROOT / "tools" / "sweep.py").read_text()
-    monkeypatch.setattr("sys.argv", ["torchreid_ptl", "sweep", "--values", "train.lr"])
-    assert package.main() == 1
+    assert package(["sweep", "--values", "train.lr"]) == 1
+    assert "--values train.lr has no value" in capsys.readouterr().err
+
+
+def test_a_sweep_from_python(tmp_path, pretended, tiny_root):
+    data = {"root": str(tiny_root), "sources": [TINY], "targets": [TINY], "save_dir": str(tmp_path)}
+    sweep = Sweep({"model": {"name": "osnet_x0_25"}}, {"train.lr": [0.5, 0.25]}, seeds=[1, 13], data=data)
+    assert sweep.execute() == 2
+    assert [(config.train.lr, config.train.seed) for config in pretended] == [
+        (0.5, 1),
+        (0.5, 13),
+        (0.25, 1),
+        (0.25, 13),
+    ]
+    assert [row["failed"][:8] for row in table(tmp_path)] == ["seed 13:"] * 2
 
 
 def test_the_commands_of_the_guide_are_understood(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs" / "sweeps.md").read_text()
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
-    counts = [
-        len(plan(parse(shlex.split(re.split(r"tools/sweep\.py|torchreid_ptl sweep", line)[1])))) for line in lines
-    ]
+    counts = [len(plan(read(shlex.split(re.split(r"tools/sweep\.py|torchreid_ptl sweep", line)[1])))) for line in lines]
     assert counts == [6, 12, 5, 15, 4]
 
 
-def test_every_key_that_a_finished_run_need_not_share_exists():
-    config = plan(parse(["--seeds", "1"]))[0].config
-    for name in SAME_SCORES:
-        assert any(key.startswith(name) for key in SETTINGS), name
-    for key in (*RESERVED, *SWITCHES):
+def test_every_reserved_key_exists():
+    config = plan(read(["--seeds", "1"]))[0].config
+    for key in (*RESERVED, *SWITCHES.values()):
         get(config, key)

@@ -1,6 +1,8 @@
 """Seeds, progress, memory."""
 
+import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
 from torchreid_ptl.runtime.files import replace_file, same_file
-from torchreid_ptl.runtime.memory import keep_freed_memory
+from torchreid_ptl.runtime.memory import freed_memory_kept
 from torchreid_ptl.runtime.progress import Progress
 from torchreid_ptl.runtime.seeding import random_state, random_state_kept, seed_everything, set_random_state
 
@@ -82,6 +84,18 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "0/3" in captured.err
 
 
-def test_memory_setting_answers():
-    assert keep_freed_memory() in (True, False)
-    assert torch.ones(1_000_000).sum() == 1_000_000
+def resident():
+    """MiB of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def test_freed_memory_is_kept_for_a_block_alone():
+    with freed_memory_kept() as taken:
+        if not taken:
+            pytest.skip("not glibc")
+        before = resident()
+        pieces = [torch.ones(2**20) for _ in range(200)]  # 4 MiB each: a block that lies below others stays
+        del pieces
+        during = resident()
+    assert during > before + 400
+    assert resident() < before + 200

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
 from ..runtime.checkpoint import load_checkpoint
+from ..runtime import device
+from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
 from ..runtime.weights import load_weights, state_of
 
@@ -156,6 +159,36 @@ def trained_network(
     return network
 
 
+def load_model(name: str | None = None, weights: str | Path = "", *, use_gpu: bool = False) -> nn.Module:
+    """A trained model in evaluation mode, which maps images (N, 3, H, W) to descriptors (N, D).
+
+    Args:
+        name: of a model of torchreid or of this plugin; a checkpoint of this plugin knows it.
+        weights: the file; a plain backbone's are no ``_ptl`` model's.
+        use_gpu: put it on a GPU when there is one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: weights of another model, or a file without weights.
+        ValueError: an unknown model, a file that does not say of which model it is, or weights of a part of the model.
+
+    Example::
+
+        model = torchreid_ptl.load_model(weights="log/quickstart/model/model-best.pth.tar")
+        descriptors = model(images)
+    """
+    found = read_weights(str(weights))
+    trained = found.config.get("data", {})
+    name = name or found.config.get("model", {}).get("name")
+    if not name:
+        raise ValueError(f"{weights} does not say of which model it is; give its name, for example 'osnet_x0_25'")
+    if name not in host.models():
+        raise ValueError(f"Unknown model {name!r}: {hint(name, host.models())}")
+    size = trained.get("height", 256), trained.get("width", 128)
+    model = trained_network("model", name, found, ("name", "weights"), use_gpu=use_gpu, size=size)
+    return model.eval().to(device.device_of(use_gpu))
+
+
 def style_of(
     size: tuple[int, int], mean: Sequence[float], std: Sequence[float], trained: Mapping[str, Any], given: Preprocessing
 ) -> Preprocessing:
@@ -223,5 +256,5 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
 
 
 def device_of(config: CfgNode) -> torch.device:
-    """Where networks work: a GPU when there is one and ``use_gpu`` says so."""
-    return torch.device("cuda" if config.use_gpu and torch.cuda.is_available() else "cpu")
+    """Where networks work."""
+    return device.device_of(config.use_gpu)

@@ -1,130 +1,127 @@
-"""The command line: the host's switches, ``--dry-run``, ``--resume``, and KEY VALUE pairs."""
+"""The command line: KEY VALUE pairs are taken out first, wherever they are; all else is the switches'."""
 
 import argparse
+import importlib
+import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-import torch
-from yacs.config import CfgNode
-
-from ..config.checks import validate
-from ..config.loading import (
-    CHAIN,
-    COMMAND_LINE,
-    ConfigError,
-    Entry,
-    build_config,
-    read_file,
-    read_options,
-)
+from ..config.loading import CHAIN, COMMAND_LINE, Entry, read_options
+from ..config.request import Request, request, with_resume
 from ..config.settings import SETTINGS
-from ..data.features import SUFFIXES
 from ..data.reading import BadImageError
 from ..engines import NonFiniteLossError
 from ..host import NameConflictError
-from ..runs.chain import check_settings
-from ..runs.chain_plan import Chain, plan
 from ..runtime.checkpoint import CheckpointError
 
-EXPECTED = (ConfigError, CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
+EXPECTED = (CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """What a user can cause: answered with the message alone."""
-FLAGS = {"--dry-run": "dry_run", "--resume": "resume"}
-"""Switches without a value; they may stand behind KEY VALUE pairs too, at the end of a command given before."""
+SWITCHES = {"root": "data.root", "sources": "data.sources", "targets": "data.targets", "transforms": "data.transforms"}
+"""The host's switches and their keys."""
+_KEY = re.compile(r"[a-z_]\w*(\.\w+)+")
+_FILES = (".bin", ".ckpt", ".npy", ".npz", ".onnx", ".pt", ".pth", ".py", ".safetensors", ".tar", ".yaml", ".yml")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the host's switches, ``--dry-run``, ``--resume``, and KEY VALUE pairs."""
-    parser = argparse.ArgumentParser(
-        prog="torchreid_ptl",
-        description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
-        "KEY VALUE, for example: train.max_epoch 10 data.save_dir log/try",
-        epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features; "
-        "compatibility --help: compares versions of a model; sweep --help: runs a grid of values and seeds",
-    )
-    add_switches(parser)
-    parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run or chain, if there is one")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
-    parsed = parser.parse_args(arguments)
-    release_keys(parsed, "sources", "targets", "transforms")
-    for flag, name in FLAGS.items():
-        setattr(parsed, name, getattr(parsed, name) or flag in parsed.opts)
-    parsed.opts = [option for option in parsed.opts if option not in FLAGS]
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads switches, and KEY VALUE pairs before, between and behind them.
+
+    A known key, or a mistyped one in a section that exists, takes the next argument; the value of a switch is never a
+    key.
+
+    Args:
+        parser: knows the switches.
+        arguments: those of the process by default.
+
+    Returns:
+        The switches, and the pairs as ``opts``.
+    """
+    parser.epilog = "Keys of docs/config.md can be given as KEY VALUE: train.max_epoch 10 data.save_dir log/try"
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    with_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
+    switches: list[str] = []
+    pairs: list[str] = []
+    word = ""
+    while rest:
+        before, word = word, rest.pop(0)
+        if before not in with_value and (word in (*SETTINGS, CHAIN) or _is_mistyped(word)):
+            pairs += [word, *rest[:1]]
+            del rest[:1]
+        else:
+            switches.append(word)
+    parsed = parser.parse_args(switches)
+    parsed.opts = pairs
     return parsed
 
 
-def add_switches(parser: argparse.ArgumentParser) -> None:
-    """Adds the host's switches."""
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="configuration, for example configs/quickstart.yaml"
-    )
+def _is_mistyped(word: str) -> bool:
+    """Whether a word looks like a key; weights and files of features may be called like a section."""
+    section = word.partition(".")[0]
+    if not _KEY.fullmatch(word) or word.endswith(_FILES) or Path(word).exists():
+        return False
+    return any(known.startswith(f"{section}.") for known in SETTINGS)
+
+
+def parser_of(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the switches that all commands have."""
+    parser = argparse.ArgumentParser(prog=f"torchreid_ptl {command}", description=description)
+    add = parser.add_argument
+    add("--config-file", nargs="+", default=[], metavar="FILE", help="configurations, by file or name; later ones win")
+    add("--root", default="", metavar="DIR", help="folder that holds the data sets")
+    add("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
+    add("--import", nargs="+", default=[], dest="modules", metavar="MODULE", help="modules or files that register names")
+    return parser
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Adds the host's further switches, and ``--resume``."""
     parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
-    parser.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
-    parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
+    parser.add_argument("--resume", action="store_true", help="go on with what was interrupted, if there is anything")
 
 
-def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
-    """Hands KEY VALUE pairs that a switch with several names swallowed back to the options."""
-    for switch in switches:
-        names, rest = until_a_key(getattr(parsed, switch) or [])
-        setattr(parsed, switch, names or None)
-        parsed.opts = [*rest, *parsed.opts]
+def asked(parsed: argparse.Namespace) -> Request:
+    """What the command line asks for; modules of the user are imported first.
+
+    Raises:
+        FileNotFoundError: a configuration or a module is missing.
+        ConfigError: a file that is no configuration, or a key without value.
+    """
+    for name in parsed.modules:
+        _import(name)
+    found = request(parsed.config_file).last(*read_options(parsed.opts))
+    switches: list[Entry] = [
+        (key, getattr(parsed, name), COMMAND_LINE) for name, key in SWITCHES.items() if getattr(parsed, name, None)
+    ]
+    found = found.last(*switches)
+    return with_resume(found) if getattr(parsed, "resume", False) else found
 
 
-def until_a_key(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits before the first name that is, or looks like, a configuration key."""
-    keys = (index for index, name in enumerate(names) if name in (*SETTINGS, CHAIN) or _looks_like_a_key(name))
-    first = next(keys, len(names))
-    return list(names[:first]), list(names[first:])
+def _import(name: str) -> None:
+    if not name.endswith(".py"):
+        importlib.import_module(name)
+        return
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"--import names {name}, which is not there")
+    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
 
 
-def _looks_like_a_key(name: str) -> bool:
-    """Also a mistyped key: its section exists. A file of features may be called like a section."""
-    return (
-        "." in name
-        and any(known.startswith(f"{name.partition('.')[0]}.") for known in SETTINGS)
-        and not name.endswith(SUFFIXES)
-    )
+def report_user_errors(work: Callable[[], object]) -> int:
+    """Runs a command; what a user can cause is answered with the message alone.
 
-
-def configure(arguments: argparse.Namespace) -> CfgNode:
-    """Builds and checks the configuration the command line asks for."""
-    config = build_config([*read_file(arguments.config_file), *_said(arguments)])
-    validate(config)
-    config.freeze()
-    return config
-
-
-def configure_chain(arguments: argparse.Namespace) -> Chain | None:
-    """Builds and checks the chain the command line asks for; None when it asks for a single run."""
-    chain = plan(read_file(arguments.config_file), _said(arguments))
-    if chain:
-        check_settings(chain)
-    return chain
-
-
-def _said(arguments: argparse.Namespace) -> list[Entry]:
-    """What the command line and the machine say; the last one wins."""
-    said = read_options(arguments.opts)
-    keys = {"root": "data.root", "sources": "data.sources", "targets": "data.targets", "transforms": "data.transforms"}
-    for name, key in keys.items():
-        if getattr(arguments, name):
-            said.append((key, getattr(arguments, name), COMMAND_LINE))
-    if arguments.resume:
-        other = [value for key, value, _ in said if key == "model.resume" and value != "auto"]
-        if other:
-            raise ConfigError(f"--resume means model.resume auto, and model.resume is {other[-1]!r}; give one of them")
-        said.append(("model.resume", "auto", COMMAND_LINE))
-    if not torch.cuda.is_available():
-        said.append(("use_gpu", False, "this machine"))
-    return said
-
-
-def answered(work: Callable[[], object]) -> int:
-    """Runs a command; what a user can cause is answered with the message alone, and exit status 1."""
+    Returns:
+        The exit status: 0, 1 after an error, 130 after an interruption.
+    """
     try:
         work()
+    except KeyboardInterrupt:
+        return 130
     except EXPECTED as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

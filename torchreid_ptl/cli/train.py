@@ -1,34 +1,21 @@
 """The command that trains and tests."""
 
+import argparse
 from collections.abc import Sequence
 
-from ..runs.chain import explain_interruption, prepare, run_stages
-from ..runs.chain_plan import Chain
-from ..runs.dry_run import dry_run, dry_run_chain
-from ..runs.train import run
-from .arguments import answered, configure, configure_chain, parse
+from ..runs.train import train
+from .arguments import add_training, asked, parse, parser_of, report_user_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/main.py`` and ``python -m torchreid_ptl``; returns the exit status."""
-    parsed = parse(arguments)
-
-    def work() -> None:
-        chain = configure_chain(parsed)
-        if chain:
-            _run_chain(chain, dry=parsed.dry_run)
-        elif parsed.dry_run:
-            dry_run(configure(parsed), run)
-        else:
-            run(configure(parsed))
-
-    return answered(work)
+    """Entry point of ``tools/main.py`` and ``torchreid_ptl train``; returns the exit status."""
+    parsed = read(arguments)
+    return report_user_errors(lambda: train(asked(parsed), dry_run=parsed.dry_run))
 
 
-def _run_chain(chain: Chain, dry: bool) -> None:
-    if dry:
-        dry_run_chain(chain, run)
-        return
-    prepare(chain)
-    with explain_interruption(chain):
-        run_stages(chain, run)
+def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = parser_of("train", "Trains and tests a person re-identification model, or a chain of them.")
+    add_training(parser)
+    parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
+    return parse(parser, arguments)

@@ -1,1 +1,9 @@
-"""What a command does, callable from Python."""
+"""What the commands do, callable from Python."""
+
+from .chain import Chain
+from .evaluate import evaluate, evaluate_files
+from .run import Run
+from .sweep import Sweep
+from .train import train
+
+__all__ = ["Chain", "Run", "Sweep", "evaluate", "evaluate_files", "train"]

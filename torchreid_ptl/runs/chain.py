@@ -1,9 +1,11 @@
-"""Runs a chain: its stages one after the other, each from the weights of those before it."""
+"""A chain: runs that follow each other, each from the weights of those before it."""
 
 import gc
-import sys
+import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,191 +14,312 @@ from yacs.config import CfgNode
 
 from ..build.networks import agreed_embedding, read_weights
 from ..config.checks import validate
-from ..config.loading import ConfigError, get, to_dict
-from ..data.preflight import check_folders
-from ..engines import CHECKPOINTS
-from ..engines.resume import different_settings
-from ..report.files import LEFT_BY_TRAINING, archive_previous, run_outputs
-from ..runtime.checkpoint import newest_checkpoint
+from ..config.differences import differences
+from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
+from ..config.request import Config, request
+from ..engines import CHECKPOINTS, ImagePTLEngine
+from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, provenance, run_outputs
 from ..runtime.files import archive, replace_file
-from .chain_plan import Chain
-from .record import left_by_a_chain, require_same, write_record
-from .starts import INDEPENDENT, OLD, TEACHER, final_weights, trains
-from .summary import summarise
+from ..runtime.tables import as_csv, as_markdown
+from .chain_plan import NAME, ROLES, Stage, plan_stages
+from .run import RESULTS, explain_interruption
 
-Run = Callable[[CfgNode], Any]
-ROLES = {TEACHER: "teacher", OLD: "old model", INDEPENDENT: "independent model"}
-REFERENCES = {"std": (TEACHER,), "compatible": (OLD, INDEPENDENT, "compat.features", "compat.old_images")}
+SUMMARY = ("chain.md", "chain.csv")
+_FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
+          "compat.old_images")}  # fmt: skip
 """By the name of the loss, the settings that name files besides the weights a stage begins from."""
 
 
-def check_settings(chain: Chain) -> None:
-    """Validates the settings of all stages.
+@dataclass(frozen=True)
+class Chain:
+    """Stages, each a run, with weights that pass from one to the next.
 
-    Raises:
-        ConfigError: says which stage cannot run, and why.
+    Attributes:
+        common: the settings of all stages, where they set nothing for themselves.
+        stages: in order.
+        resume: whether the configuration asks to go on with what was begun.
+
+    Example::
+
+        chain = Chain.of("chain_osnet_x0_25", data={"root": "reid-data"}, model={"load_weights": "osnet.pth"})
+        chain.execute(resume=True)
     """
-    for index in range(len(chain.stages)):
-        with _naming_stage(chain, index):
-            validate(settings_of(chain, index))
 
+    common: CfgNode
+    stages: tuple[Stage, ...]
+    resume: bool = False
 
-def check_files(chain: Chain) -> None:
-    """Looks for what the stages need: folders of data sets, and weights that no stage trains.
+    @classmethod
+    def of(cls, config: Config = None, **overrides: Any) -> "Chain":
+        """The chain of a configuration, all of whose stages are checked.
 
-    Raises:
-        ConfigError: a stage asks for another embedding head than the weights it begins from have.
-        ValueError: an unknown data set.
-        FileNotFoundError: something is missing; says for which stage.
-    """
-    for index, stage in enumerate(chain.stages):
-        data, start = stage.config.data, chain.starts[index]
-        with _naming_stage(chain, index):
-            _require_file("model.load_weights", start.weights)
-            for key in REFERENCES.get(stage.config.loss.name, ()):
-                if key not in chain.references[index]:
-                    _require_file(key, get(stage.config, key))
-            check_folders(data.root, [*data.sources, *data.targets])
-    _check_embeddings(chain)
+        Raises:
+            ConfigError: there is no chain, or a stage cannot run; says which, and why.
+        """
+        asked = request(config, overrides)
+        if not asked.has_chain:
+            raise ConfigError(f"There is no key {CHAIN}: a list of stages, names of data sets or mappings of settings")
+        common, stages = plan_stages(asked)
+        resume = [value for key, value, _ in (*asked.files, *asked.given) if key == "model.resume"]
+        chain = cls(common, tuple(stages), bool(resume and resume[-1]))
+        for stage in stages:
+            with naming_stage(stage):
+                validate(stage.config)
+        return chain
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the chain."""
+        return Path(self.common.data.save_dir)
 
-def prepare(chain: Chain) -> None:
-    """Checks what can be checked without training, moves aside what is in the way, and writes the chain's plan.
+    def as_config(self) -> dict[str, Any]:
+        """What a file holds that describes the same chain."""
+        stages = [({NAME: stage.name} if stage.named else {}) | _tree(stage.given) for stage in self.stages]
+        return {**to_dict(self.common), CHAIN: stages}
 
-    Raises:
-        ConfigError: there is something to resume, but of another chain.
-        ValueError: an unknown data set.
-        FileNotFoundError: a data set or a file of weights is missing.
-    """
-    check_files(chain)
-    begun = chain.resume and require_same(chain)
-    if chain.resume and not begun:
-        print(f"Nothing to resume in {chain.folder}: starting from the beginning")
-    if not begun:
-        moved = left_by_a_chain(chain)
-        _require_elsewhere(chain, moved)
-        archive_previous(chain.folder, moved)
-        write_record(chain)
-    text = yaml.safe_dump(chain.as_config(), sort_keys=False)
-    replace_file(chain.folder / "config.yaml", text.encode())
+    def execute(
+        self, *, resume: bool = False, after_stage: Callable[[ImagePTLEngine], object] | None = None
+    ) -> "Chain":
+        """Runs what is not done, and writes the summary.
 
+        Args:
+            resume: go on with what was begun: finished stages are skipped, the interrupted one goes on after its
+                newest complete checkpoint.
+            after_stage: called with the engine of each stage that ran.
 
-def run_stages(chain: Chain, run: Run) -> None:
-    """Runs what is not done of a chain, and leaves the summary.
+        Raises:
+            ConfigError: there is something to resume, but of another chain.
+            FileNotFoundError: a data set or a file of weights is missing; nothing was trained.
+        """
+        resume = resume or self.resume
+        self.check_files()
+        self._prepare(resume)
+        with explain_interruption("chain", self.folder):
+            for stage in self.stages:
+                self._execute(stage, resume, after_stage)
+            print("Wrote: " + ", ".join(map(str, self._summarise())))
+        return self
 
-    Args:
-        chain: prepared.
-        run: runs a single configuration, checked and frozen.
-    """
-    for index, stage in enumerate(chain.stages):
-        place = chain.place(index)
-        if chain.resume and is_done(place, stage.config):
-            print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: done")
-            continue
-        _archive_dependents(chain, index)
-        print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: {described(chain, index)}")
-        run(settings_of(chain, index, resume=chain.resume and (place / CHECKPOINTS).exists()))
+    def check_files(self) -> None:
+        """Looks for what the stages need: folders of data sets, and weights that no stage trains.
+
+        Raises:
+            ConfigError: a stage asks for another embedding head than the weights it begins from have.
+            ValueError: an unknown data set.
+            FileNotFoundError: something is missing; says for which stage.
+        """
+        for stage in self.stages:
+            with naming_stage(stage):
+                if stage.start is None:
+                    _require_file("model.load_weights", stage.config.model.load_weights)
+                for key in _FILES.get(stage.config.loss.name, ()):
+                    if key not in dict(stage.references):
+                        _require_file(key, get(stage.config, key))
+                stage.run.check()
+        self._check_embeddings()
+
+    def describe(self, stage: Stage) -> str:
+        """In words: what a stage trains, on what, from what."""
+        config = stage.config
+        does = f"trains {config.model.name} on {', '.join(config.data.sources)}"
+        if not stage.run.trains:
+            does = f"tests {config.model.name}"
+        source = config.model.load_weights or ("ImageNet weights" if config.model.pretrained else "random weights")
+        if stage.start is not None:
+            kept = "with its classifier where it fits" if config.model.load_classifier else "with a new classifier"
+            source = f"{source} (stage {stage.start + 1}), {kept}"
+        learns = "".join(
+            f"; its {ROLES[key]} is {self.stages[number].run.final_weights} (stage {number + 1})"
+            for key, number in stage.references
+        )
+        return f"{does}, beginning from {source}{learns}"
+
+    def record(self) -> dict[str, Any]:
+        """What stages train with, as ``chain.json`` keeps it."""
+        return {
+            "stages": [
+                {
+                    "name": stage.name,
+                    "folder": stage.folder,
+                    "begins_from": "the configuration" if stage.start is None else self.stages[stage.start].folder,
+                    "settings": dict(flatten(to_dict(stage.asked))),
+                }
+                for stage in self.stages
+            ]
+        }
+
+    def _execute(
+        self, stage: Stage, resume: bool, after_stage: Callable[[ImagePTLEngine], object] | None
+    ) -> None:
+        title, run = f"Stage {stage.number} of {len(self.stages)}, {stage.name}", stage.run
+        trained = resume and run.has_final_weights()
+        if trained and run.is_finished():
+            print(f"{title}: done")
+            return
+        if not trained:
+            self._archive_dependents(stage)
+        print(f"{title}: {self.describe(stage)}")
+        engine = run.execute(resume=resume and (run.folder / CHECKPOINTS).exists())
+        if after_stage:
+            after_stage(engine)
+        del engine
         gc.collect()  # networks and optimisers refer to each other and would share the memory with the next stage's
-    print("Left: " + ", ".join(map(str, summarise(chain))))
 
+    def _archive_dependents(self, stage: Stage) -> None:
+        """Moves what later stages made of the weights of one that is about to be trained."""
+        for later in self.stages[stage.number :]:
+            if stage.number - 1 in later.needs:
+                archive(later.run.folder, [*run_outputs(later.run.folder), *WRITTEN_BY_TRAINING])
+                self._archive_dependents(later)
 
-def _archive_dependents(chain: Chain, index: int) -> None:
-    """Moves aside what later stages made of the weights of one that is about to be trained."""
-    for later in range(index + 1, len(chain.stages)):
-        if index in (chain.starts[later].stage, *chain.references[later].values()):
-            place = chain.place(later)
-            archive(place, [*run_outputs(place), *LEFT_BY_TRAINING])
-            _archive_dependents(chain, later)
+    def _prepare(self, resume: bool) -> None:
+        begun = resume and self._require_same()
+        if resume and not begun:
+            print(f"Nothing to resume in {self.folder}: starting from the beginning")
+        if not begun:
+            moved = self._written_before()
+            self._require_weights_stay(moved)
+            archive_previous(self.folder, moved)
+            replace_file(self.folder / RECORD, (json.dumps(self.record(), indent=2) + "\n").encode())
+        text = yaml.safe_dump(self.as_config(), sort_keys=False)
+        replace_file(self.folder / "config.yaml", text.encode())
+
+    def _written_before(self) -> list[str]:
+        """Names of what an earlier chain, or a single run, wrote in the chain's folder and this one would overwrite."""
+        try:
+            stages = [stage["folder"] for stage in _read_record(self.folder / RECORD)]
+        except (ConfigError, FileNotFoundError):
+            stages = []
+        inside = [name for name in stages if Path(name).name == name]
+        own = [stage.folder for stage in self.stages]
+        names = [RECORD, *SUMMARY, *inside, *own, *WRITTEN_BY_TRAINING, *run_outputs(self.folder)]
+        return list(dict.fromkeys(names))
+
+    def _require_same(self) -> bool:
+        """Makes sure a chain goes on as it was begun; returns whether there is something to go on with."""
+        path = self.folder / RECORD
+        anew = (
+            "begin anew without --resume, which moves what is there to a folder earlier-N, or choose another "
+            "data.save_dir"
+        )
+        if not path.is_file():
+            places = [self.folder, *(stage.run.folder for stage in self.stages)]
+            left = [place / name for place in places for name in (RESULTS, CHECKPOINTS) if (place / name).exists()]
+            if left:
+                raise ConfigError(
+                    f"{self.folder} has no {RECORD} and cannot be resumed, but it holds "
+                    f"{', '.join(str(file.relative_to(self.folder)) for file in left)}: {anew}"
+                )
+            return False
+        then, now = _read_record(path), self.record()["stages"]
+        for number, (old, new) in enumerate(itertools.zip_longest(then, now), 1):
+            if changed := _differences(old, new):
+                raise ConfigError(
+                    f"{path} is the plan of another chain. Stage {number}: {'; '.join(changed)}. Resume with the "
+                    f"settings it was begun with, or {anew}"
+                )
+        return True
+
+    def _require_weights_stay(self, moved: Sequence[str]) -> None:
+        """Weights that a stage needs must not be among what is moved out of its way."""
+        for stage in self.stages:
+            files = [get(stage.asked, key) for key in ("model.load_weights", *_FILES.get(stage.asked.loss.name, ()))]
+            for weights in filter(None, files):
+                parents = Path(weights).resolve().parents
+                if any((self.folder / name).resolve() in parents for name in moved):
+                    raise ConfigError(
+                        f"{stage} needs {weights}, which lies in {self.folder} and would be moved aside for the new "
+                        "chain; choose another data.save_dir, or put the weights elsewhere"
+                    )
+
+    def _check_embeddings(self) -> None:
+        """Embedding heads that do not fit are found before the stages in front are trained."""
+        if not any(stage.config.model.embedding for stage in self.stages):
+            return
+        dims: list[int] = []
+        for stage in self.stages:
+            asked, source = stage.config.model.embedding, stage.config.model.load_weights
+            with naming_stage(stage):
+                if stage.start is not None:
+                    found, source = dims[stage.start], f"stage {stage.start + 1}"
+                else:
+                    found = read_weights(source).embedding if source else 0
+                dims.append(agreed_embedding(asked, found, source))
+
+    def _summarise(self) -> list[Path]:
+        """Prints the scores of all stages on all targets, and writes them; returns the files."""
+        rows = [self._row(stage) for stage in self.stages]
+        seconds = sum(row.pop("seconds") for row in rows)
+        scores = [_percent(row["targets"]) for row in rows]
+        table = as_markdown([{"stage": row["folder"], **own} for row, own in zip(rows, scores, strict=True)])
+        print(f"mAP and rank-1 in percent, after each stage:\n{table}", end="")
+        lines = [
+            {"stage": row["folder"], "model": row["model"], "sources": " ".join(row["sources"]),
+             "begins_from": row["begins_from"], **own}
+            for row, own in zip(rows, scores, strict=True)
+        ]  # fmt: skip
+        content = {"stages": rows, "provenance": provenance(self.common, seconds)}
+        paths = [self.folder / name for name in (*SUMMARY, RESULTS)]
+        for path, text in zip(paths, (table, as_csv(lines), json.dumps(content, indent=2) + "\n"), strict=True):
+            replace_file(path, text.encode("utf-8", "backslashreplace"))
+        return paths
+
+    def _row(self, stage: Stage) -> dict[str, Any]:
+        results, config = stage.run.results(), stage.config
+        return {
+            "name": stage.name,
+            "folder": stage.folder,
+            "model": config.model.name,
+            "sources": list(config.data.sources),
+            "begins_from": config.model.load_weights if stage.start is None else self.stages[stage.start].folder,
+            "targets": {name: results["targets"][name] for name in config.data.targets},
+            "seconds": results["provenance"]["seconds"],
+        }
 
 
 @contextmanager
-def explain_interruption(chain: Chain) -> Iterator[None]:
-    """Says how to go on when a chain stops; Ctrl-C is no error to be traced."""
+def naming_stage(stage: Stage) -> Iterator[None]:
+    """Says which stage an error is about."""
     try:
         yield
-    except BaseException as error:
-        print(
-            f"The chain stopped. What is done stays in {chain.folder}; the same command with --resume goes on.",
-            file=sys.stderr,
-        )
-        if isinstance(error, KeyboardInterrupt):
-            raise SystemExit(130) from error
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
 
 
-def settings_of(chain: Chain, index: int, resume: bool = False) -> CfgNode:
-    """What a stage runs with: its settings, and the weights of earlier stages."""
-    config, start = chain.stages[index].config.clone(), chain.starts[index]
-    config.defrost()
-    config.model.load_weights = start.weights if start.stage is None else _final(chain, start.stage)
-    config.model.load_classifier = start.classifier
-    config.model.resume = "auto" if resume else ""
-    for key, stage in chain.references[index].items():
-        section, name = key.split(".")
-        config[section][name] = _final(chain, stage)
-    config.freeze()
-    return config
+def _percent(targets: dict[str, Any]) -> dict[str, str]:
+    figures = {"mAP": lambda found: found["mAP"], "rank-1": lambda found: found["cmc"]["1"]}
+    return {
+        f"{name} {figure}": f"{100 * score(found):.2f}"
+        for name, found in targets.items()
+        for figure, score in figures.items()
+    }
 
 
-def described(chain: Chain, index: int) -> str:
-    """In words: what a stage trains, on what, from what."""
-    config, start = chain.stages[index].config, chain.starts[index]
-    does = f"trains {config.model.name} on {', '.join(config.data.sources)}"
-    if not trains(config):
-        does = f"tests {config.model.name}"
-    source = start.weights or ("its ImageNet weights" if config.model.pretrained else "random weights")
-    if start.stage is not None:
-        kept = "with its classifier where it fits" if start.classifier else "with a new classifier"
-        source = f"{_final(chain, start.stage)} (stage {start.stage + 1}), {kept}"
-    learns = "".join(
-        f"; its {ROLES[key]} is {_final(chain, stage)} (stage {stage + 1})"
-        for key, stage in chain.references[index].items()
-    )
-    return f"{does}, beginning from {source}{learns}"
+def _read_record(path: Path) -> list[dict[str, Any]]:
+    try:
+        stages = json.loads(path.read_text())["stages"]
+        for stage in stages:
+            texts = (stage["name"], stage["folder"], stage["begins_from"])
+            if not all(isinstance(value, str) for value in texts) or not isinstance(stage["settings"], dict):
+                raise TypeError("not the plan of a chain")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as the plan of a chain ({type(error).__name__}: {error}); begin anew without "
+            "--resume, or choose another data.save_dir"
+        ) from error
+    return list(stages)
 
 
-def is_done(folder: Path, config: CfgNode) -> bool:
-    """Whether a stage left its results and, where it trains, the whole checkpoint of its last epoch."""
-    if not (folder / "results.json").is_file():
-        return False
-    if not trains(config):
-        return True
-    found = newest_checkpoint(folder / CHECKPOINTS)
-    if found is None or int(found[1].get("epoch", 0)) < config.train.max_epoch:
-        return False
-    return not different_settings(found[1].get("config", {}), to_dict(config))  # else going on with it says so
-
-
-def _check_embeddings(chain: Chain) -> None:
-    """Embedding heads that do not fit are found before the stages in front are trained."""
-    asked = [stage.config.model.embedding for stage in chain.stages]
-    if not any(asked):
-        return
-    dims: list[int] = []
-    for index, start in enumerate(chain.starts):
-        with _naming_stage(chain, index):
-            if start.stage is not None:
-                found, source = dims[start.stage], f"stage {start.stage + 1}"
-            else:
-                found, source = read_weights(start.weights).embedding if start.weights else 0, start.weights
-            dims.append(agreed_embedding(asked[index], found, source))
-
-
-def _final(chain: Chain, index: int) -> str:
-    return str(final_weights(chain.place(index), chain.stages[index].config))
-
-
-def _require_elsewhere(chain: Chain, moved: Sequence[str]) -> None:
-    """Weights that a stage needs must not be among what is moved out of its way."""
-    for start, stage in zip(chain.starts, chain.stages, strict=True):
-        named = [get(stage.config, key) for key in REFERENCES.get(stage.config.loss.name, ())]
-        for weights in (start.weights, *named):
-            parents = Path(weights).resolve().parents
-            if weights and any((chain.folder / name).resolve() in parents for name in moved):
-                raise ConfigError(
-                    f"{stage} needs {weights}, which lies in {chain.folder} and would be moved aside for the new "
-                    "chain; choose another data.save_dir, or put the weights elsewhere"
-                )
+def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[str]:
+    """In words; a setting that one of them does not know is of another version and no difference."""
+    if old is None:
+        return [f"{new['name']!r} was not there"] if new else []
+    if new is None:
+        return [f"it was {old['name']!r} and is not there now"]
+    names = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in ("name", "folder", "begins_from") if old[key] != new[key]]
+    return names + differences(_tree(old["settings"]), _tree(new["settings"]), "weights")
 
 
 def _require_file(key: str, name: str) -> None:
@@ -204,13 +327,12 @@ def _require_file(key: str, name: str) -> None:
         raise FileNotFoundError(f"{key} names {name}, which is not there")
 
 
-@contextmanager
-def _naming_stage(chain: Chain, index: int) -> Iterator[None]:
-    """Says which stage an error is about."""
-    stage = chain.stages[index]
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+def _tree(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree

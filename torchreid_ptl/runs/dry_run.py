@@ -1,7 +1,7 @@
 """Trying a configuration without its data: made images, two steps, one test, nothing left behind."""
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from yacs.config import CfgNode
 
 from ..build.networks import build_network, read_weights
 from ..data.tiny import TinyDrawnPedestrians
-from .chain import prepare, run_stages
-from .chain_plan import Chain
-from .starts import INDEPENDENT, OLD, TEACHER
+from .chain import Chain
+from .chain_plan import INDEPENDENT, OLD, TEACHER, link
+from .run import Run
 
 NAME = "drawn_pedestrians_tiny"
 STEPS = 2
@@ -21,7 +21,7 @@ _RECIPE = TinyDrawnPedestrians.recipe
 IMAGES = _RECIPE.train_ids * _RECIPE.cameras * _RECIPE.images_per_camera
 
 
-def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
+def try_run(run: Run) -> None:
     """Runs two training steps and a test of a configuration on a handful of drawn images.
 
     Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
@@ -29,39 +29,41 @@ def dry_run(config: CfgNode, run: Callable[[CfgNode], Any]) -> None:
     makes a cluster and the folder for results are not.
 
     Args:
-        config: checked.
-        run: what a real run would call.
+        run: checked.
     """
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
-        _require_steps(run(_equipped(_shrunk(config, folder), Path(folder) / "frozen.pth")))
-    print(f"Dry run of {config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
+        tried = _equipped(shrunk(run.config, folder), Path(folder) / "frozen.pth")
+        _require_steps(Run(tried).execute())
+    print(f"Dry run of {run.config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
 
 
-def dry_run_chain(chain: Chain, run: Callable[[CfgNode], Any]) -> None:
-    """Runs all stages of a chain as :func:`dry_run` does, so that weights pass from one to the next.
-
-    Args:
-        chain: checked.
-        run: what a real chain would call for each stage.
-    """
+def try_chain(chain: Chain) -> None:
+    """Runs all stages of a chain as :func:`try_run` does, so that weights pass from one to the next."""
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
-        common = _shrunk(chain.common, folder)
-        stages = [replace(stage, config=_shrunk(stage.config, folder, stage.folder)) for stage in chain.stages]
-        for stage, references in zip(stages, chain.references, strict=True):
-            _equipped(stage.config, Path(folder) / f"frozen-{stage.number}.pth", references)
-        tried = replace(chain, common=common, stages=tuple(stages), resume=False)
-        prepare(tried)
-        run_stages(tried, lambda config: _require_steps(run(config)))
+        common = shrunk(chain.common, folder)
+        asked = [
+            replace(
+                stage,
+                asked=_equipped(
+                    shrunk(stage.asked, folder),
+                    Path(folder) / f"frozen-{stage.number}.pth",
+                    [key for key, _ in stage.references],
+                ),
+            )
+            for stage in chain.stages
+        ]
+        Chain(common, tuple(link(folder, common.data.targets, asked))).execute(after_stage=_require_steps)
     print(
-        f"Dry run of {len(stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; the "
-        "figures say nothing"
+        f"Dry run of {len(chain.stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; "
+        "the figures say nothing"
     )
 
 
-def _shrunk(config: CfgNode, folder: str, below: str = "") -> CfgNode:
+def shrunk(config: CfgNode, folder: str) -> CfgNode:
+    """The settings of a dry run in a folder."""
     tried = config.clone()
     tried.defrost()
-    tried.data.root, tried.data.save_dir = folder, str(Path(folder) / below)
+    tried.data.root = tried.data.save_dir = folder
     tried.data.sources, tried.data.targets = [NAME], [NAME]
     tried.data.workers = 0
     tried.model.pretrained = False

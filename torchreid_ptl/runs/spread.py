@@ -1,11 +1,12 @@
 """The table of a sweep: mean and spread over seeds of every combination."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..runtime.tables import as_csv, as_markdown
+from .run import Run
 
 SCORES = ("mAP", "rank1")
 FIGURES = ("mean", "std", "min", "max")
@@ -31,20 +32,23 @@ class Outcome:
 
 
 @dataclass
-class Entry:
+class Combination:
     """A combination of values.
 
     Attributes:
         values: text of each swept key's value.
-        targets: names of the data sets it is tested on.
-        planned: number of seeds.
+        runs: one for each seed.
         outcomes: of the runs so far.
     """
 
     values: dict[str, str]
-    targets: list[str]
-    planned: int
+    runs: Sequence[Run]
     outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the data sets it is tested on."""
+        return list(self.runs[0].config.data.targets)
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -67,43 +71,35 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def rows(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
     """A row for each combination and target; scores between 0 and 1."""
-    return [_row(entry, target) for entry in entries for target in entry.targets]
+    return [_row(combination, target) for combination in combinations for target in combination.targets]
 
 
-def _row(entry: Entry, target: str) -> dict[str, Any]:
-    found = [outcome.scores[target] for outcome in entry.outcomes if target in outcome.scores]
-    row: dict[str, Any] = {**entry.values, "target": target, "runs": len(found), "planned": entry.planned}
+def _row(combination: Combination, target: str) -> dict[str, Any]:
+    found = [outcome.scores[target] for outcome in combination.outcomes if target in outcome.scores]
+    row: dict[str, Any] = {**combination.values, "target": target, "runs": len(found), "planned": len(combination.runs)}
     for index, score in enumerate(SCORES):
         figures = spread([scores[index] for scores in found])
         row |= {f"{score}_{name}": value for name, value in figures.items()}
-    failed = [f"seed {outcome.seed}: {outcome.error}" for outcome in entry.outcomes if outcome.error]
+    failed = [f"seed {outcome.seed}: {outcome.error}" for outcome in combination.outcomes if outcome.error]
     return row | {"failed": "; ".join(failed)}
 
 
-def as_csv(entries: Sequence[Entry]) -> str:
+def table_csv(combinations: Sequence[Combination]) -> str:
     """The rows as CSV with a header, in full precision."""
-    table = rows(entries)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(table[0]))
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
+    return as_csv(rows(combinations))
 
 
-def as_markdown(entries: Sequence[Entry]) -> str:
+def table_markdown(combinations: Sequence[Combination]) -> str:
     """The rows as a Markdown table in percent, with what may be read from it."""
-    keys = list(entries[0].values)
-    titles = [f"{score} {name}" for score in ("mAP", "rank-1") for name in FIGURES]
-    lines = [_line([*keys, "target", "runs", *titles, "failed"]), _line(["---"] * (len(keys) + 11))]
-    for row in rows(entries):
-        figures = [row[f"{score}_{name}"] for score in SCORES for name in FIGURES]
-        cells = ["" if value is None else f"{100 * value:.2f}" for value in figures]
-        runs = f"{row['runs']} of {row['planned']}"
-        lines.append(_line([*(row[key] for key in keys), row["target"], runs, *cells, row["failed"]]))
-    return "\n".join([*lines, "", NOTE]) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
+    table = []
+    for row in rows(combinations):
+        cells = {key: row[key] for key in (*combinations[0].values, "target")}
+        cells["runs"] = f"{row['runs']} of {row['planned']}"
+        for score, title in zip(SCORES, ("mAP", "rank-1"), strict=True):
+            for name in FIGURES:
+                value = row[f"{score}_{name}"]
+                cells[f"{title} {name}"] = "" if value is None else f"{100 * value:.2f}"
+        table.append({**cells, "failed": row["failed"]})
+    return f"{as_markdown(table)}\n{NOTE}\n"

@@ -1,70 +1,41 @@
-"""One run: training, test, and what both leave."""
+"""What ``train`` does: one run, or a chain of them."""
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from yacs.config import CfgNode
-
-from ..build.training import build_datamanager, build_engine, run_options
-from ..data.preflight import check_folders
-from ..engines import ImagePTLEngine
-from ..report.files import begin, leave, require_no_chain, write_config
-from ..report.target import TargetResult, add_verification, check_shown
-from ..runtime.console_log import log_to
-from ..runtime.memory import keep_freed_memory
-from ..runtime.seeding import seed_everything
-from .comparison import compare_with_old
+from ..config.request import Config, configure, request
+from .chain import Chain
+from .dry_run import try_chain, try_run
+from .run import Run, explain_interruption
 
 
-def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
-    """Runs a configuration from seed to pictures.
+def train(config: Config = None, *, dry_run: bool = False, resume: bool = False, **overrides: Any) -> Any:
+    """Trains and tests a model, or a chain of them.
 
     Args:
-        config: checked and frozen.
-        shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
+        config: a configuration file or its name, several of them (later ones win), or a tree of settings.
+        dry_run: build everything with made images and run two steps, without data.
+        resume: go on with what was interrupted, if there is anything.
+        **overrides: settings that win over ``config``: a mapping for each section, ``train={"max_epoch": 5}``, or
+            dotted keys, ``**{"train.max_epoch": 5}``.
 
     Returns:
-        The engine, with its results.
+        The engine with its results; of a chain, the chain.
+
+    Raises:
+        ConfigError: an unknown key, a value that is not allowed, or settings that do not go together.
+        FileNotFoundError: a configuration, a file of weights or the folder of a data set is missing.
+
+    Example::
+
+        engine = torchreid_ptl.train("quickstart", train={"max_epoch": 1})
+        print(engine.results["drawn_pedestrians"].mAP)
     """
-    started = time.monotonic()
-    folder = Path(config.data.save_dir)
-    require_no_chain(folder)
-    check_folders(config.data.root, [*config.data.sources, *config.data.targets])
-    seed_everything(config.train.seed)
-    keep_freed_memory()
-    with log_to(folder, "test" if config.test.evaluate else "train"):
-        datamanager = build_datamanager(config)
-        for name, sides in datamanager.test_loader.items():
-            check_shown(shown, len(sides["query"].dataset), name)
-        engine = build_engine(config, datamanager)
-        begin(config, datamanager)
-        parameters = sum(p.numel() for p in engine.plain_model().parameters())
-        print(f"Model {config.model.name}: {parameters:,} parameters")
-        engine.run(**run_options(config))
-        if engine.bad_images:
-            bad = sorted(set(engine.bad_images))
-            print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
-        write_config(config, folder)
-        left = leave(
-            _judged(engine, config),
-            config,
-            folder,
-            time.monotonic() - started,
-            model={"name": config.model.name, "parameters": parameters, "weights": config.model.load_weights},
-            bad_images=engine.bad_images,
-            history={} if config.test.evaluate else engine.history,
-            shown=shown,
-        )
-        print("Left: " + ", ".join(map(str, [*left, *compare_with_old(engine, config, folder)])))
-    return engine
-
-
-def _judged(engine: ImagePTLEngine, config: CfgNode) -> list[TargetResult]:
-    targets = [
-        add_verification(name, *engine.descriptors[name], result, config) for name, result in engine.results.items()
-    ]
-    for tested in targets:
-        if config.test.evaluate and tested.verification is not None:
-            print(f"{tested.name}, {tested.verification}")
-    return targets
+    asked = request(config, overrides)
+    if asked.has_chain:
+        chain = Chain.of(asked)
+        return try_chain(chain) if dry_run else chain.execute(resume=resume)
+    run = Run(configure(asked))
+    if dry_run:
+        return try_run(run)
+    with explain_interruption("run", run.folder, errors=False):
+        return run.execute(resume=resume)

@@ -1,0 +1,226 @@
+"""What ``compatibility`` does: versions of a model on each other's galleries, from networks or from files."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from ..build.networks import build_model
+from ..build.objectives import model_loss
+from ..build.training import build_datamanager, evaluation_options
+from ..config.loading import COMMAND_LINE, ConfigError
+from ..config.request import Config, configure, request
+from ..data.features import FeatureFileError, FeatureFiles
+from ..data.preflight import check_folders
+from ..engines import FrozenModel, Preprocessing, extract, progress_of
+from ..evaluation import Descriptors, VersionComparison, compare
+from ..evaluation.backfill import FRACTIONS, check_fractions
+from ..evaluation.descriptors import require_same_images
+from ..evaluation.dimensions import common_dimension
+from ..report.files import archive_previous, overwritten, write_comparison, write_config
+from ..report.target import FILES
+from ..runtime.console_log import log_to
+from ..runtime.device import device_of
+from ..runtime.memory import freed_memory_kept
+from ..runtime.seeding import seed_everything
+from .evaluate import SIDES, configure_test
+
+FOLDER = "log/compatibility"
+INDEPENDENT = "independent"
+"""The name of the model that was trained without regard to the others."""
+_OF_A_VERSION = ("model.name", "model.load_weights", "model.resume", "model.pretrained")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a version of a model makes of the images.
+
+    Attributes:
+        origin: where its descriptors come from, by name.
+        sides: by data set, descriptors of the queries and of the gallery.
+    """
+
+    origin: Mapping[str, str]
+    sides: dict[str, tuple[Descriptors, Descriptors]] = field(default_factory=dict)
+
+
+def compare_models(
+    versions: Mapping[str, Sequence[str]],
+    *,
+    independent: Sequence[str] | None = None,
+    config: Config = None,
+    dimensions: str = "error",
+    fractions: Sequence[float] = FRACTIONS,
+    **overrides: object,
+) -> dict[str, VersionComparison]:
+    """Compares versions of a model on data sets, and writes scores, pictures and a report.
+
+    Args:
+        versions: (model, weights) of each, the oldest first, by name.
+        independent: (model, weights) of the newest version trained without regard to the others, for the gain.
+        config: configuration of the images and the test.
+        dimensions: where those of versions differ: ``'error'``, ``'truncate'`` or ``'pad'``.
+        fractions: parts of the gallery that are re-encoded.
+        **overrides: see :func:`~torchreid_ptl.config.request.request`.
+
+    Returns:
+        What was found on each data set.
+
+    Raises:
+        ConfigError: fewer than two versions, names that do not fit, or a setting that is not allowed.
+        FileNotFoundError: weights, or the folder of a data set, are missing; nothing was computed.
+    """
+    asked, parts = request(config, overrides), check_fractions(fractions)
+    groups = _named(versions, independent)
+    taken = [key for key, *_ in asked.given if key in _OF_A_VERSION]
+    if taken:
+        raise ConfigError(f"{taken[0]} is given as KEY VALUE; versions have their own: --version MODEL WEIGHTS")
+    configs = {}
+    for name, pair in groups.items():
+        if len(pair) != 2:
+            raise ConfigError(f"{name}: a model comes as MODEL WEIGHTS; got {' '.join(pair)}")
+        configs[name] = configure_test(asked.first(("data.save_dir", FOLDER, COMMAND_LINE)), *pair)
+    newest = configs[list(versions)[-1]]
+    _check_files(configs)
+    return _compare(newest, lambda: _describe(configs, dimensions), dimensions, parts)
+
+
+def compare_files(
+    versions: Mapping[str, Sequence[str]],
+    *,
+    independent: Sequence[str] | None = None,
+    config: Config = None,
+    dimensions: str = "error",
+    fractions: Sequence[float] = FRACTIONS,
+    **overrides: object,
+) -> dict[str, VersionComparison]:
+    """As :func:`compare_models`, of descriptors in files.
+
+    Args:
+        versions: files of each, those of the queries first, then one or more of the gallery.
+        independent: likewise.
+        config: configuration of the test.
+        dimensions: see :func:`compare_models`.
+        fractions: see :func:`compare_models`.
+        **overrides: see :func:`~torchreid_ptl.config.request.request`.
+    """
+    asked, parts = request(config, overrides), check_fractions(fractions)
+    groups = _named(versions, independent)
+    found = {name: _read(name, paths) for name, paths in groups.items()}
+    _check_dimensions({name: version.sides[FILES][0].features.shape[1] for name, version in found.items()}, dimensions)
+    asked = asked.first(("data.save_dir", FOLDER, COMMAND_LINE)).last(("test.evaluate", True, COMMAND_LINE))
+    files = [path for paths in groups.values() for path in paths]
+    return _compare(configure(asked), lambda: found, dimensions, parts, files)
+
+
+def _named(versions: Mapping[str, Sequence[str]], independent: Sequence[str] | None) -> dict[str, Sequence[str]]:
+    if len(versions) < 2:
+        raise ConfigError(f"Two versions or more are compared, the oldest first; got {len(versions)}")
+    wrong = [name for name in versions if name == INDEPENDENT or not re.fullmatch(r"[\w.-]+", name)]
+    if wrong:
+        raise ConfigError(
+            f"--names become names of files: letters, digits, '.', '_' and '-', and {INDEPENDENT!r} is taken; got "
+            f"{wrong[0]!r}"
+        )
+    return {**versions, INDEPENDENT: independent} if independent else dict(versions)
+
+
+def _check_files(configs: Mapping[str, CfgNode]) -> None:
+    for name, config in configs.items():
+        path = config.model.load_weights
+        if path and not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file of weights {path} ({name}, {config.model.name})")
+    first = next(iter(configs.values()))
+    check_folders(first.data.root, first.data.targets)
+
+
+def _compare(
+    config: CfgNode,
+    described: Callable[[], Mapping[str, Version]],
+    dimensions: str,
+    fractions: tuple[float, ...],
+    files: Sequence[str] = (),
+) -> dict[str, VersionComparison]:
+    """Describes the images by all versions, compares and writes; ``files`` are read and must not be moved."""
+    started, folder = time.monotonic(), Path(config.data.save_dir)
+    _refuse(config)
+    seed_everything(config.train.seed)
+    with freed_memory_kept(), log_to(folder, "test"):
+        versions = described()
+        targets = list(next(iter(versions.values())).sides)
+        found = {}
+        for target in targets:
+            sides = {name: version.sides[target] for name, version in versions.items()}
+            require_same_images(sides)
+        for target in targets:
+            sides = {name: version.sides[target] for name, version in versions.items()}
+            found[target] = compare(
+                {name: pair for name, pair in sides.items() if name != INDEPENDENT},
+                evaluation_options(config),
+                name=target,
+                independent=sides.get(INDEPENDENT),
+                fractions=fractions,
+                dimensions=dimensions,
+                progress=progress_of(target, next(iter(sides.values()))),
+            )
+            print(found[target])
+        archive_previous(folder, overwritten(folder, files))
+        write_config(config, folder)
+        settings = {"dimensions": dimensions, "fractions": list(fractions)}
+        seconds = time.monotonic() - started
+        print("Wrote: " + ", ".join(map(str, write_comparison(found, versions, config, folder, seconds, settings))))
+    return found
+
+
+def _describe(configs: Mapping[str, CfgNode], rule: str) -> dict[str, Version]:
+    """Runs the images of all data sets through the network of each version, once; all networks are loaded first."""
+    config = next(iter(configs.values()))
+    datamanager = build_datamanager(config)
+    style, models = Preprocessing.of(datamanager), {}
+    for name, own in configs.items():
+        print(f"Version {name}: {own.model.name}")
+        network = build_model(own, 1, model_loss(own))
+        models[name] = FrozenModel(network, style, style, device_of(own.use_gpu), own.train.channels_last)
+    _check_dimensions({name: model.dim for name, model in models.items()}, rule)
+    options, versions = evaluation_options(config), {}
+    for name, own in configs.items():
+        model = models.pop(name)
+        version = Version({"model": own.model.name, "weights": own.model.load_weights or "imagenet"})
+        for target, loaders in datamanager.test_loader.items():
+            sides = [extract(model, loaders[s], f"{name}, {target} {s}", model.device, options) for s in SIDES]
+            version.sides[target] = (sides[0], sides[1])
+        versions[name] = version
+    return versions
+
+
+def _read(name: str, paths: Sequence[str]) -> Version:
+    if len(paths) < 2:
+        raise ConfigError(f"{name}: features come as QUERY GALLERY, or QUERY GALLERY GALLERY ...; got {list(paths)}")
+    query, gallery = FeatureFiles(paths[:1]), FeatureFiles(paths[1:])
+    if query.shape[1] != gallery.shape[1]:
+        raise FeatureFileError(
+            f"{name}: {paths[0]} has {query.shape[1]} dimensions and the gallery in {', '.join(paths[1:])} "
+            f"{gallery.shape[1]}; both must be by one model"
+        )
+    sides = [Descriptors(side, side.pids, side.camids, side.paths) for side in (query, gallery)]
+    return Version({"query": str(paths[0]), "gallery": ", ".join(map(str, paths[1:]))}, {FILES: (sides[0], sides[1])})
+
+
+def _check_dimensions(dims: Mapping[str, int], rule: str) -> None:
+    """Makes sure every version can be compared with the one before it; the independent one may have any dimension."""
+    names = [name for name in dims if name != INDEPENDENT]
+    for newer, older in zip(names[1:], names[:-1], strict=True):
+        common_dimension(dims[newer], dims[older], rule, (newer, older))
+
+
+def _refuse(config: CfgNode) -> None:
+    """What changes how galleries are ranked has no meaning between versions."""
+    for key, value in (
+        ("test.rerank", config.test.rerank),
+        ("cuhk03.use_metric_cuhk03", config.cuhk03.use_metric_cuhk03),
+    ):
+        if value:
+            raise ConfigError(f"{key} is True; compatibility is measured on plain rankings of the whole gallery: False")

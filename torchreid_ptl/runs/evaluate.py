@@ -1,0 +1,171 @@
+"""What ``evaluate`` does: a trained model on data sets, or descriptors from files."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from yacs.config import CfgNode
+
+from ..build.training import evaluation_options
+from ..config.loading import COMMAND_LINE, ConfigError, build_config
+from ..config.request import Config, Request, configure, request
+from ..data.features import FeatureFiles, save_features
+from ..data.names import sources_to_test
+from ..engines import ImagePTLEngine
+from ..evaluation import Descriptors, RankingResult, rank
+from ..host import models
+from ..report.files import archive_previous, overwritten, require_no_chain, write_config, write_results
+from ..report.target import FILES, add_verification, check_shown
+from ..runtime.console_log import log_to
+from ..runtime.device import device_of
+from ..runtime.files import safe_name
+from ..runtime.hints import hint
+from .run import Run
+
+FOLDER = "log/evaluation"
+SIDES = ("query", "gallery")
+
+
+def evaluate(
+    model: str | None = None,
+    weights: str | Path | None = None,
+    *,
+    config: Config = None,
+    shown: Sequence[int] = (),
+    keep_features: bool = False,
+    **overrides: Any,
+) -> ImagePTLEngine:
+    """Evaluates a trained model on data sets, and writes scores, pictures and a report.
+
+    Args:
+        model: its name; that of the configuration by default.
+        weights: their file, or ``'imagenet'`` for those torchreid offers; those of the configuration by default.
+        config: configuration the model was trained with.
+        shown: queries whose rank lists are shown, instead of the worst.
+        keep_features: write the descriptors too, as .npz files.
+        **overrides: see :func:`~torchreid_ptl.config.request.request`.
+
+    Returns:
+        The engine, with its results.
+
+    Raises:
+        ConfigError: no weights, an unknown model, or a setting that is not allowed.
+        FileNotFoundError: the weights or the folder of a data set are missing.
+
+    Example::
+
+        data = {"root": "reid-data", "targets": ["market1501"]}
+        engine = evaluate("osnet_x0_25", "osnet_x0_25_msmt17.pth", data=data)
+    """
+    asked = request(config, overrides)
+    if not weights and not {"model.load_weights", "model.resume"} & {key for key, *_ in asked.given}:
+        raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
+    lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
+    run = Run(configure_test(asked.first(("data.save_dir", FOLDER, COMMAND_LINE), *lists), model, weights))
+    engine = run.execute(shown=shown)
+    if keep_features:
+        for name, found in engine.descriptors.items():
+            for side, each in zip(SIDES, found, strict=True):
+                path = run.folder / f"features_{safe_name(name)}_{side}.npz"
+                save_features(path, each.features, each.pids, each.camids, each.paths)
+                print(f"Wrote: {path}")
+    return engine
+
+
+def evaluate_files(
+    query: Sequence[str],
+    gallery: Sequence[str],
+    *,
+    config: Config = None,
+    shown: Sequence[int] = (),
+    **overrides: Any,
+) -> RankingResult:
+    """Evaluates descriptors from files of features, and writes scores, pictures and a report.
+
+    Args:
+        query: files of the queries.
+        gallery: files of the gallery.
+        config: configuration of the test.
+        shown: queries whose rank lists are shown, instead of the worst.
+        **overrides: see :func:`~torchreid_ptl.config.request.request`.
+
+    Raises:
+        ConfigError: a side is missing, or a setting that is not allowed.
+        FeatureFileError: a file cannot be used.
+    """
+    started = time.monotonic()
+    files = dict(zip(SIDES, (query, gallery), strict=True))
+    missing = [side for side, paths in files.items() if not paths]
+    if missing:
+        raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
+    lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
+    asked = request(config, overrides).first(("data.save_dir", FOLDER, COMMAND_LINE), *lists)
+    settings = configure(asked.last(("test.evaluate", True, COMMAND_LINE)))
+    sides = {side: _read(paths, settings.test.normalize_feature) for side, paths in files.items()}
+    check_shown(shown, len(sides["query"].pids), FILES)
+    if shown and not (sides["query"].paths and sides["gallery"].paths):
+        raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
+    folder = Path(settings.data.save_dir)
+    require_no_chain(folder)
+    with log_to(folder, "test"):
+        archive_previous(folder, overwritten(folder, (*query, *gallery)))
+        options = evaluation_options(settings)
+        result = rank(sides["query"], sides["gallery"], options, device_of(settings.use_gpu))
+        print(result.summary(options.ranks))
+        target = add_verification(FILES, sides["query"], sides["gallery"], result, settings, first_camera=0)
+        print(target.verification or f"No threshold: {target.reason}")
+        write_config(settings, folder)
+        names = {side: ", ".join(map(str, paths)) for side, paths in files.items()}
+        written = write_results([target], settings, folder, time.monotonic() - started, model=names, shown=shown)
+        print("Wrote: " + ", ".join(map(str, written)))
+    return result
+
+
+def configure_test(asked: Request, model: str | None, weights: str | Path | None) -> CfgNode:
+    """The configuration of a test of a model, of which nothing is trained.
+
+    Args:
+        asked: configuration and settings, which win over what follows from the others.
+        model: its name; that of the configuration by default.
+        weights: their file, or ``'imagenet'``; those of the configuration by default.
+
+    Raises:
+        ConfigError: an unknown model, or a setting that is not allowed.
+    """
+    if model and model not in models():
+        raise ConfigError(f"Unknown model {model!r}: {hint(model, models())}")
+    settings: dict[str, Any] = {"test.evaluate": True, "data.load_train_targets": False}
+    if model:
+        settings["model.name"] = model
+    if weights:  # whatever the configuration of the training began or went on from
+        imagenet = weights == "imagenet"
+        settings |= {"model.load_weights": "" if imagenet else str(weights), "model.resume": ""}
+        settings |= {"model.pretrained": imagenet, "model.embedding": 0}  # 0 goes by the weights
+    asked = asked.first(*((key, value, COMMAND_LINE) for key, value in settings.items()))
+    targets = build_config([*asked.files, *asked.given]).data.targets
+    # torchreid always loads a training set: a target's own, in the smallest batches
+    asked = asked.last(("data.sources", sources_to_test(targets), COMMAND_LINE))
+    config = configure(asked)
+    config.defrost()
+    config.train.batch_size = 2 * config.sampler.num_instances
+    config.freeze()
+    return config
+
+
+def _read(paths: Sequence[str], normalize: bool) -> Descriptors:
+    files = FeatureFiles(paths)
+    features: Any = _Normalized(files) if normalize else files
+    return Descriptors(features, files.pids, files.camids, files.paths)
+
+
+class _Normalized:
+    """Rows of length 1."""
+
+    def __init__(self, rows: FeatureFiles) -> None:
+        self._rows, self.shape = rows, rows.shape
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        return F.normalize(self._rows[rows], dim=1)

@@ -1,0 +1,210 @@
+"""One run: a folder, a configuration, finished or not, resumable."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from ..build.training import build_datamanager, build_engine, run_options
+from ..config.differences import differences
+from ..config.loading import ConfigError, load_config, to_dict
+from ..config.request import Config, configure
+from ..data.preflight import check_folders
+from ..engines import CHECKPOINTS, ImagePTLEngine
+from ..report.files import prepare_folder, require_no_chain, write_config, write_results
+from ..report.target import TargetResult, add_verification, check_shown
+from ..runtime.checkpoint import PREFIX, newest_checkpoint
+from ..runtime.console_log import log_to
+from ..runtime.memory import freed_memory_kept
+from ..runtime.seeding import seed_everything
+from .comparison import compare_after_training
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training with its tests, or a test alone.
+
+    Attributes:
+        config: checked and frozen.
+        inherited: settings that name files of another run; these may have moved.
+
+    Example::
+
+        run = Run.of("quickstart", train={"max_epoch": 1})
+        engine = run.execute()
+        print(run.results()["targets"])
+    """
+
+    config: CfgNode
+    inherited: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config = None, **overrides: Any) -> "Run":
+        """The run of a configuration; see :func:`~torchreid_ptl.config.request.configure`."""
+        return cls(configure(config, **overrides))
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes: ``data.save_dir``."""
+        return Path(self.config.data.save_dir)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it changes weights; a run without epochs tests what it begins from, and writes no checkpoint."""
+        train = self.config.train
+        return bool(not self.config.test.evaluate and train.start_epoch < train.max_epoch)
+
+    @property
+    def final_weights(self) -> Path:
+        """The checkpoint of its last epoch."""
+        return self.folder / CHECKPOINTS / f"{PREFIX}{self.config.train.max_epoch}"
+
+    def results(self) -> dict[str, Any]:
+        """The content of its ``results.json``.
+
+        Raises:
+            FileNotFoundError: it has not been tested.
+        """
+        found: dict[str, Any] = json.loads((self.folder / RESULTS).read_text())
+        return found
+
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """MAP and rank-1 of each target, between 0 and 1."""
+        return {name: (found["mAP"], found["cmc"]["1"]) for name, found in self.results()["targets"].items()}
+
+    def is_finished(self) -> bool:
+        """Whether its folder holds the results of these settings."""
+        try:
+            then = self.results()["config"]
+            self.scores()
+            return bool(then) and not self._changed(then, "scores")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # no results, or incomplete ones
+            return False
+
+    def has_final_weights(self) -> bool:
+        """Whether its last checkpoint is complete and of these settings; a run that trains nothing needs none."""
+        if not self.trains:
+            return True
+        found = newest_checkpoint(self.folder / CHECKPOINTS)
+        if found is None or int(found[1].get("epoch", 0)) < self.config.train.max_epoch:
+            return False
+        return not self._changed(found[1].get("config", {}), "weights")
+
+    def check(self, *, resume: bool = False) -> None:
+        """Looks for the folders of its data sets, and whether a training in its folder is this one.
+
+        Raises:
+            ConfigError: its folder is a chain's, or ``resume`` and it holds a training with other settings.
+            FileNotFoundError: the folder of a data set is missing.
+        """
+        data = self.config.data
+        require_no_chain(self.folder)
+        check_folders(data.root, [*data.sources, *data.targets])
+        path = self.folder / "config.yaml"
+        if not (resume and self.trains and path.is_file()):
+            return
+        changed = self._changed(to_dict(load_config(path)), "weights")
+        if changed:
+            raise ConfigError(
+                f"--resume: {self.folder} holds a run with other settings: {'; '.join(changed)}. Resume with the "
+                "settings it had, choose another data.save_dir, or leave --resume out, which moves earlier results to "
+                "earlier-N"
+            )
+
+    def execute(self, *, resume: bool = False, shown: Sequence[int] = ()) -> ImagePTLEngine:
+        """Runs it from seed to report.
+
+        Args:
+            resume: go on after the newest complete checkpoint, if there is one.
+            shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
+
+        Returns:
+            The engine, with its results.
+
+        Raises:
+            ConfigError: see :meth:`check`.
+            FileNotFoundError: see :meth:`check`.
+        """
+        resume = resume or self.config.model.resume == "auto"
+        self.check(resume=resume)
+        config = self.config.clone()
+        config.defrost()
+        if resume and (self.trains or config.model.resume):
+            config.model.resume = "auto"
+        config.freeze()
+        seed_everything(config.train.seed)
+        with freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
+            return _execute(config, self.folder, shown)
+
+    def _changed(self, then: Any, affects: str) -> list[str]:
+        return [
+            line
+            for line in differences(then, to_dict(self.config), affects)
+            if not line.startswith(tuple(f"{key} was" for key in self.inherited))
+        ]
+
+
+def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEngine:
+    started = time.monotonic()
+    datamanager = build_datamanager(config)
+    for name, sides in datamanager.test_loader.items():
+        check_shown(shown, len(sides["query"].dataset), name)
+    engine = build_engine(config, datamanager)
+    prepare_folder(config, datamanager)
+    parameters = sum(p.numel() for p in engine.plain_model().parameters())
+    print(f"Model {config.model.name}: {parameters:,} parameters")
+    engine.run(**run_options(config))
+    if engine.bad_images:
+        bad = sorted(set(engine.bad_images))
+        print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
+    write_config(config, folder)
+    written = write_results(
+        _verified(engine, config),
+        config,
+        folder,
+        time.monotonic() - started,
+        model={"name": config.model.name, "parameters": parameters, "weights": config.model.load_weights},
+        bad_images=engine.bad_images,
+        history={} if config.test.evaluate else engine.history,
+        shown=shown,
+    )
+    print("Wrote: " + ", ".join(map(str, [*written, *compare_after_training(engine, config, folder)])))
+    return engine
+
+
+def _verified(engine: ImagePTLEngine, config: CfgNode) -> list[TargetResult]:
+    targets = [
+        add_verification(name, *engine.descriptors[name], result, config) for name, result in engine.results.items()
+    ]
+    for target in targets:
+        if config.test.evaluate and target.verification is not None:
+            print(f"{target.name}, {target.verification}")
+    return targets
+
+
+@contextmanager
+def explain_interruption(what: str, folder: Path, errors: bool = True) -> Iterator[None]:
+    """Says how to go on when long work stops.
+
+    Args:
+        what: the work, in a word.
+        folder: of what is done.
+        errors: False for the user's interruption alone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if errors or isinstance(error, KeyboardInterrupt):
+            print(
+                f"The {what} stopped. What is done stays in {folder}; the same command with --resume goes on.",
+                file=sys.stderr,
+            )
+        raise
