@@ -9,7 +9,7 @@ import yaml
 from yacs.config import CfgNode
 
 from torchreid_ptl.cli.arguments import configure, configure_chain, parse
-from torchreid_ptl.config.loading import ConfigError, default_config, load_config, read_file, to_dict
+from torchreid_ptl.config.loading import ConfigError, default_config, load_config, read_files, to_dict
 from torchreid_ptl.runs.chain import check_files, check_settings, described, settings_of
 from torchreid_ptl.runs.chain_plan import plan
 from torchreid_ptl.runs.starts import Start, find_references, find_starts, fits
@@ -45,7 +45,7 @@ def test_names_of_data_sets_are_stages(chain_of):
     assert [stage.config.data.sources for stage in chain.stages] == [[name] for name in names]
     assert [stage.config.data.targets for stage in chain.stages] == [names] * 3
     assert {stage.config.train.max_epoch for stage in chain.stages} == {7}
-    assert chain.stages[1].config.data.save_dir == str(Path("log") / "2-market1501")
+    assert chain.stages[1].config.data.save_dir == str(Path("log/chain") / "2-market1501")
 
 
 def test_a_file_without_a_chain_is_a_single_run(chain_of):
@@ -175,7 +175,7 @@ def test_the_written_chain_is_the_same_chain(chain_of, tmp_path):
     )
     chain = chain_of(text, "-t", "cuhk03", "--root", "/data", "train.max_epoch", "9")
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(chain.as_config(), sort_keys=False))
-    again = plan(read_file(tmp_path / "again.yaml"), [])
+    again = plan(read_files(tmp_path / "again.yaml"), [])
     assert again.stages[2].config.train.max_epoch == 9
     assert to_dict(again.common) == to_dict(chain.common)
     assert again.starts == chain.starts
@@ -306,7 +306,7 @@ def test_settings_and_words_of_a_stage(chain_of):
     chain = chain_of("model: {name: osnet_x0_25, pretrained: False}\ntrain: {max_epoch: 4}\n" + THREE)
     first, second = settings_of(chain, 0), settings_of(chain, 1, resume=True)
     assert (first.model.load_weights, first.model.resume) == ("", "")
-    assert second.model.load_weights == "log/1-dukemtmcreid/model/model.pth.tar-4"
+    assert second.model.load_weights == "log/chain/1-dukemtmcreid/model/model.pth.tar-4"
     assert (second.model.load_classifier, second.model.resume) == (False, "auto")
     assert described(chain, 0) == "trains osnet_x0_25 on dukemtmcreid, beginning from random weights"
     assert described(chain, 1).endswith(f"from {second.model.load_weights} (stage 1), with a new classifier")

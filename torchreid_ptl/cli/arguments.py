@@ -14,10 +14,11 @@ from ..config.loading import (
     ConfigError,
     Entry,
     build_config,
-    read_file,
+    read_files,
     read_options,
 )
 from ..config.settings import SETTINGS
+from ..config.shipped import configurations
 from ..data.features import SUFFIXES
 from ..data.reading import BadImageError
 from ..engines import NonFiniteLossError
@@ -39,14 +40,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Trains and tests a person re-identification model. Every key of docs/config.md can follow as "
         "KEY VALUE, for example: train.max_epoch 10 data.save_dir log/try",
         epilog="python -m torchreid_ptl evaluate --help: evaluates a trained model, or files of features; "
-        "compatibility --help: compares versions of a model; sweep --help: runs a grid of values and seeds",
+        "compatibility --help: compares versions of a model; sweep --help: runs a grid of values and seeds. "
+        f"Shipped configurations: {', '.join(configurations())}",
     )
     add_switches(parser)
     parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run or chain, if there is one")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
     parsed = parser.parse_args(arguments)
-    release_keys(parsed, "sources", "targets", "transforms")
+    release_keys(parsed, "config_file", "sources", "targets", "transforms")
     for flag, name in FLAGS.items():
         setattr(parsed, name, getattr(parsed, name) or flag in parsed.opts)
     parsed.opts = [option for option in parsed.opts if option not in FLAGS]
@@ -55,13 +57,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def add_switches(parser: argparse.ArgumentParser) -> None:
     """Adds the host's switches."""
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="configuration, for example configs/quickstart.yaml"
-    )
+    add_config_file(parser, "configurations, later ones winning: files, or names such as quickstart")
     parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
     parser.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
     parser.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
+
+
+def add_config_file(parser: argparse._ActionsContainer, text: str) -> None:
+    """Adds ``--config-file``; its KEY VALUE pairs go back to the options with :func:`release_keys`."""
+    parser.add_argument("--config-file", nargs="+", default=[], metavar="FILE", help=text)
 
 
 def release_keys(parsed: argparse.Namespace, *switches: str) -> None:
@@ -80,17 +85,17 @@ def until_a_key(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _looks_like_a_key(name: str) -> bool:
-    """Also a mistyped key: its section exists. A file of features may be called like a section."""
+    """Also a mistyped key: its section exists. A file of features or of settings may be called like a section."""
     return (
         "." in name
         and any(known.startswith(f"{name.partition('.')[0]}.") for known in SETTINGS)
-        and not name.endswith(SUFFIXES)
+        and not name.endswith((*SUFFIXES, ".yaml", ".yml"))
     )
 
 
 def configure(arguments: argparse.Namespace) -> CfgNode:
     """Builds and checks the configuration the command line asks for."""
-    config = build_config([*read_file(arguments.config_file), *_said(arguments)])
+    config = build_config([*read_files(arguments.config_file), *_said(arguments)])
     validate(config)
     config.freeze()
     return config
@@ -98,7 +103,7 @@ def configure(arguments: argparse.Namespace) -> CfgNode:
 
 def configure_chain(arguments: argparse.Namespace) -> Chain | None:
     """Builds and checks the chain the command line asks for; None when it asks for a single run."""
-    chain = plan(read_file(arguments.config_file), _said(arguments))
+    chain = plan(read_files(arguments.config_file), _said(arguments))
     if chain:
         check_settings(chain)
     return chain

@@ -27,7 +27,7 @@ from ..runs.versions import (
 from ..runtime.console_log import log_to
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
-from .arguments import answered, configure, release_keys, until_a_key
+from .arguments import add_config_file, answered, configure, release_keys, until_a_key
 from .evaluate import asked_for, configure_test
 
 _OWN_KEYS = ("model.name", "model.load_weights", "model.resume", "model.pretrained")
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     models.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
     models.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
-    models.add_argument("--config-file", default="", metavar="FILE", help="configuration of the images and the test")
+    add_config_file(models, "configurations of the images and the test")
     files = parser.add_argument_group("versions as files of features (.npz or .pt with features, pids, camids, paths)")
     files.add_argument(
         "--features", nargs="+", action="append", default=[], metavar="FILE", help="QUERY GALLERY [GALLERY ...]"
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _without_keys(parsed: argparse.Namespace) -> argparse.Namespace:
     """Hands KEY VALUE pairs that switches swallowed back to the options."""
-    release_keys(parsed, "targets", "names", "fractions")
+    release_keys(parsed, "config_file", "targets", "names", "fractions")
     parsed.features = [_release(parsed, group) for group in parsed.features]
     parsed.independent = _release(parsed, parsed.independent or [])
     return parsed

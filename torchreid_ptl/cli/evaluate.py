@@ -22,7 +22,7 @@ from ..runs.train import run
 from ..runtime.console_log import log_to
 from ..runtime.files import safe_name
 from ..runtime.hints import hint
-from .arguments import answered, configure, release_keys
+from .arguments import add_config_file, answered, configure, release_keys
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument("--weights", metavar="FILE", help="its weights; or 'imagenet' for those torchreid offers")
     model.add_argument("--root", default="", metavar="DIR", help="folder that holds the data sets")
     model.add_argument("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
-    model.add_argument("--config-file", default="", metavar="FILE", help="configuration the model was trained with")
+    add_config_file(model, "configurations the model was trained with")
     model.add_argument("--save-features", action="store_true", help="write the descriptors too, as .npz files")
     files = parser.add_argument_group("files of features (.npz or .pt with features, pids, camids and maybe paths)")
     files.add_argument("--query", nargs="+", metavar="FILE", help="descriptors of the queries")
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
     parsed = parser.parse_args(arguments)
-    release_keys(parsed, "targets", "query", "gallery", "show")
+    release_keys(parsed, "config_file", "targets", "query", "gallery", "show")
     return parsed
 
 

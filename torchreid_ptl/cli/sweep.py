@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep finished runs and continue an interrupted one")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration keys")
     parsed = parser.parse_args(arguments)
-    release_keys(parsed, "seeds", "sources", "targets", "transforms")
+    release_keys(parsed, "config_file", "seeds", "sources", "targets", "transforms")
     groups = [(key, *until_a_key(rest)) for key, *rest in parsed.values]
     parsed.values = [(key, values) for key, values, _ in groups]
     parsed.opts = [*itertools.chain.from_iterable(rest for *_, rest in groups), *parsed.opts]

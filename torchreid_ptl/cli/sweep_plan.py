@@ -92,7 +92,7 @@ def plan(parsed: argparse.Namespace) -> list[Run]:
 
 def base_config(parsed: argparse.Namespace) -> CfgNode:
     """What all runs share. It need not be valid: a swept value may be what makes it so."""
-    return load_config(parsed.config_file or None, parsed.opts)
+    return load_config(parsed.config_file, parsed.opts)
 
 
 def check_surroundings(runs: Sequence[Run]) -> None:
