@@ -5,9 +5,10 @@
         model.load_weights $NEW compat.old_weights $OLD
     python benchmarks/compatible_methods.py table log/methods
 
-A method is a file of configs/compat/<setting>/, and may be followed by settings of its own: @KEY=VALUE@KEY=VALUE. KEY
-VALUE pairs at the end are for all. Runs that are finished are kept, so that a command can be repeated after a stop, and
-given a second time beside itself: it takes other runs. The old model sees queries and gallery once for all runs.
+A setting is a file of configs/compat/. A method is one of configs/compat/methods/, and may be followed by settings of
+its own: @KEY=VALUE@KEY=VALUE. KEY VALUE pairs at the end are for all. Runs that are finished are kept, so that a
+command can be repeated after a stop, and run twice at the same time: each takes other runs. The old model sees queries
+and gallery once for all runs.
 
 The table gives mean and sample standard deviation over seeds. The update gain of a run is taken against the run of
 `independent` with the same seed, and with the same network where a method's own settings say model.*. Figures are
@@ -35,6 +36,7 @@ from torchreid_ptl.build.training import build_datamanager, build_engine, run_op
 from torchreid_ptl.cli.arguments import answered, release_keys
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import flatten, load_config, to_dict
+from torchreid_ptl.config.shipped import configurations
 from torchreid_ptl.data.old_features import list_digest
 from torchreid_ptl.data.preflight import check_folders
 from torchreid_ptl.engines import EvaluationOptions, Preprocessing
@@ -45,7 +47,8 @@ from torchreid_ptl.runtime.files import replace_file
 from torchreid_ptl.runtime.memory import keep_freed_memory
 from torchreid_ptl.runtime.seeding import seed_everything
 
-CONFIGS = Path(__file__).parent.parent / "configs/compat"
+NAMES = [name.removeprefix("compat/") for name in configurations() if name.startswith("compat/")]
+SETTINGS = [name for name in NAMES if "/" not in name and name != "quickstart" and not name.endswith("_old")]
 BASELINE = "independent"
 COLUMNS = {
     "cross mAP": lambda run, alone: share(run, "cross_test", "mAP"),
@@ -68,7 +71,7 @@ def configuration(setting, variant, seed, folder, options):
     said = [*options, *own, "train.seed", str(seed), "data.save_dir", str(folder)]
     if not torch.cuda.is_available():
         said += ["use_gpu", "False"]
-    config = load_config(CONFIGS / setting / f"{method}.yaml", said)
+    config = load_config([f"compat/{setting}", f"compat/methods/{method}"], said)
     validate(config)
     check_folders(config.data.root, [*config.data.sources, *config.data.targets])
     config.freeze()
@@ -242,7 +245,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("run", help="train and compare")
-    make.add_argument("--setting", required=True, choices=sorted(p.parent.name for p in CONFIGS.glob("*/base.yaml")))
+    make.add_argument("--setting", required=True, choices=SETTINGS)
     make.add_argument("--methods", nargs="+", required=True, metavar="METHOD[@KEY=VALUE]")
     make.add_argument("--seeds", nargs="+", default=["1", "2", "3"])
     make.add_argument("--out", required=True, help="folder of the results")

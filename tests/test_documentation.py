@@ -15,6 +15,7 @@ from torchreid_ptl.cli.compatibility import parse as parse_compatibility
 from torchreid_ptl.cli.evaluate import parse as parse_evaluation
 from torchreid_ptl.config.loading import load_config
 from torchreid_ptl.config.settings import SETTINGS, as_markdown
+from torchreid_ptl.config.shipped import configurations
 from torchreid_ptl.registration import ENGINES, LOSSES
 
 ROOT = Path(__file__).parents[1]
@@ -140,9 +141,9 @@ def test_the_guide_of_compatible_training_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_guide_of_compatible_training_names_every_setting_and_method():
     guide = (ROOT / "docs" / "compatible_training.md").read_text()
-    places = ROOT / "configs" / "compat"
-    for path in [*(p for p in places.iterdir() if p.is_dir() and p.name != "methods"), *(places / "methods").iterdir()]:
-        assert f"`{path.stem}`" in guide, path
+    names = [name for name in configurations() if name.startswith("compat/") and not name.endswith("_old")]
+    for name in names:
+        assert f"`{name.rpartition('/')[2]}`" in guide or f"`{name}`" in guide, name
 
 
 def test_the_two_commands_come_first():
@@ -207,9 +208,10 @@ LOSS_FILES = [
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
-@pytest.mark.parametrize(
-    "module", ["cells", "cli.sweep_table", "cli.compatibility_report", *MATHEMATICS, "visual.ranklist"]
-)
+COMMANDS = ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
+
+
+@pytest.mark.parametrize("module", ["cells", "config.shipped", "config.loading", *COMMANDS, *MATHEMATICS])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

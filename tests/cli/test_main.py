@@ -8,44 +8,54 @@ from pathlib import Path
 import pytest
 from helpers import configure, configure_chain, main, parse
 
-from torchreid_ptl.config.loading import load_config, to_dict
+from torchreid_ptl.config.loading import ConfigError, load_config, to_dict
+from torchreid_ptl.config.shipped import configurations
 from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
 from torchreid_ptl.data.training_list import read_training_list
 from torchreid_ptl.engines import ImagePTLEngine
-from torchreid_ptl.runs.dry_run import _shrunk
+from torchreid_ptl.runs.dry_run import shrunk
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
-COMPAT = [
-    path
-    for path in sorted((ROOT / "configs" / "compat").rglob("*.yaml"))
-    if path.name not in ("common.yaml", "base.yaml") and path.parent.name != "methods"
-]
+UNSUPERVISED = ("cross_domain_unsupervised", "osnet_cross_domain_unsupervised")
+COMPAT = sorted(path.stem for path in (ROOT / "configs" / "compat").glob("*.yaml"))
+SETTINGS = [name for name in COMPAT if name != "quickstart" and not name.endswith("_old")]
+METHODS = sorted(path.stem for path in (ROOT / "configs" / "compat" / "methods").glob("*.yaml"))
 TRIED = ("market1501/rbcl", "market1501/mixbct", "cross_domain_unsupervised/rbcl", "osnet_cross_domain/rbcl_nca_lift")
-"""What is run dry of compatible training; its other files differ from these in a line that has tests of its own."""
-PLAIN = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "configs" / "paper").glob("*.yaml"))]
-CONFIGS = [*PLAIN, *COMPAT]
-DRY = [*PLAIN, *(ROOT / "configs" / "compat" / f"{name}.yaml" for name in TRIED)]
+"""What is run dry of compatible training; other pairs differ from these in a line that has tests of its own."""
+NAMES = [name for name in configurations() if not name.startswith("compat/")]
+PAIRS = [
+    (f"compat/{setting}", f"compat/methods/{method}")
+    for setting in SETTINGS
+    for method in METHODS
+    if setting not in UNSUPERVISED or method not in ("lce", "mixbct")
+]
+CONFIGS = [*((name,) for name in NAMES), *((f"compat/{name}",) for name in COMPAT), *PAIRS]
+DRY = [
+    *((name,) for name in NAMES),
+    ("compat/quickstart",),
+    *((f"compat/{setting}", f"compat/methods/{method}") for setting, method in (pair.split("/") for pair in TRIED)),
+]
 
 
-def dry_run_of(path):
-    """What a dry run of a file does: its settings but for data sets, folders and files, which it replaces."""
-    parsed = parse(["--config-file", str(path)])
+def dry_run_of(names):
+    """What a dry run of files does: its settings but for data sets, folders and files, which it replaces."""
+    parsed = parse(["--config-file", *names])
     chain = configure_chain(parsed)
     if chain is None:
         return _tried(configure(parsed))
-    return str([[_tried(stage.config) for stage in chain.stages], chain.starts, chain.references])
+    return str([(_tried(stage.asked), stage.start, stage.references) for stage in chain.stages])
 
 
 def _tried(config):
-    tried = _shrunk(config, "folder")
+    tried = shrunk(config, "folder")
     tried.defrost()
     tried.std.teacher_weights = tried.compat.old_weights = tried.compat.bank = tried.compat.independent = ""
     return tried.dump()
 
 
-REPRESENTATIVES = list({dry_run_of(path): path for path in reversed(DRY)}.values())
-"""One file of those whose dry runs would do the same: the data sets, in which the others differ, are replaced."""
+REPRESENTATIVES = list({dry_run_of(names): names for names in reversed(DRY)}.values())
+"""One of those whose dry runs would do the same: the data sets, in which the others differ, are replaced."""
 TINY = "drawn_pedestrians_tiny"
 
 
@@ -250,22 +260,34 @@ def test_weights_of_another_model(tmp_path, tiny_root, capsys):
     assert "CheckpointError:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs").with_suffix("")))
-def test_every_configuration_is_valid_and_keeps_to_its_own_folder(path):
-    parsed = parse(["--config-file", str(path)])
+@pytest.mark.parametrize("names", CONFIGS, ids="+".join)
+def test_every_configuration_is_valid_and_keeps_to_its_own_folder(names):
+    parsed = parse(["--config-file", *names])
     chain = configure_chain(parsed)
     config = chain.common if chain else configure(parsed)
-    folder = path.relative_to(ROOT / "configs").with_suffix("")
-    assert config.data.save_dir == f"log/{folder}"
+    assert config.data.save_dir == "/".join(["log", names[0], *(name.rpartition("/")[2] for name in names[1:])])
+
+
+@pytest.mark.parametrize("setting", [name.removesuffix("_old") for name in COMPAT if name.endswith("_old")])
+def test_a_setting_finds_what_its_old_model_leaves(setting):
+    old, new = (configure(parse(["--config-file", f"compat/{name}"])) for name in (f"{setting}_old", setting))
+    final = f"{old.data.save_dir}/model/model.pth.tar-{old.train.max_epoch}"
+    assert (new.compat.old_weights, new.compat.old) == (final, old.model.name)
+    assert new.compat.bank == f"{old.data.save_dir}/old_features.npy"
+    assert (new.data.targets, new.loss.name) == (old.data.targets, "softmax")
+
+
+@pytest.mark.parametrize("name", [f"compat/methods/{method}" for method in METHODS if method != "independent"])
+def test_a_method_without_a_setting_is_refused(name):
+    with pytest.raises(ConfigError, match="needs the old side: compat.old"):
+        configure(parse(["--config-file", name]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", REPRESENTATIVES, ids=lambda path: str(path.relative_to(ROOT / "configs").with_suffix(""))
-)
-def test_every_configuration_runs_dry(path, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("names", REPRESENTATIVES, ids="+".join)
+def test_every_configuration_runs_dry(names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["--config-file", str(path), "--dry-run"]) == 0
+    assert main(["--config-file", *names, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert re.search("done: (each )?2 steps of 8 made images and a test", out)
     assert "[2/2]" in out

@@ -63,7 +63,7 @@ def test_a_circle_of_bases(tmp_path):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No configuration .*none\.yaml$"):
+    with pytest.raises(FileNotFoundError, match=r"No configuration .*none\.yaml: neither"):
         load_config(tmp_path / "none.yaml")
     with pytest.raises(FileNotFoundError, match=r"base\.yaml, which .*top\.yaml builds upon"):
         load_config(write(tmp_path, top="_BASE_: base.yaml\n"))

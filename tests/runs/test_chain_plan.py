@@ -45,7 +45,7 @@ def test_names_of_data_sets_are_stages(chain_of):
     assert [stage.config.data.sources for stage in chain.stages] == [[name] for name in names]
     assert [stage.config.data.targets for stage in chain.stages] == [names] * 3
     assert {stage.config.train.max_epoch for stage in chain.stages} == {7}
-    assert chain.stages[1].config.data.save_dir == str(Path("log") / "2-market1501")
+    assert chain.stages[1].config.data.save_dir == str(Path("log/chain") / "2-market1501")
 
 
 def test_a_file_without_a_chain_is_a_single_run(chain_of):
@@ -324,7 +324,7 @@ def test_settings_and_words_of_a_stage(chain_of):
     chain = chain_of("model: {name: osnet_x0_25, pretrained: False}\ntrain: {max_epoch: 4}\n" + THREE)
     first, second = (stage.config for stage in chain.stages[:2])
     assert (first.model.load_weights, first.model.resume) == ("", "")
-    assert second.model.load_weights == "log/1-dukemtmcreid/model/model.pth.tar-4"
+    assert second.model.load_weights == "log/chain/1-dukemtmcreid/model/model.pth.tar-4"
     assert second.model.load_classifier is False
     words = [chain.describe(stage) for stage in chain.stages]
     assert words[0] == "trains osnet_x0_25 on dukemtmcreid, beginning from random weights"

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from .. import host
-from ..config.loading import configurations
+from ..config.shipped import configurations
 
 
 def models(arguments: Sequence[str]) -> int:

@@ -10,12 +10,15 @@ from yacs.config import CfgNode
 
 from ..runtime.hints import nearest
 from .settings import SETTINGS
+from .shipped import default_folder, find_configuration
 
 BASE = "_BASE_"
 CHAIN = "chain"
 """The key of a chain of stages; see ``cli/stages.py``."""
 COMMAND_LINE = "the command line"
 
+Files = str | Path | Sequence[str | Path] | None
+"""Configuration files: paths, or names of shipped ones."""
 Entry = tuple[str, Any, str]
 """A dotted key, its value, and where that was said."""
 
@@ -36,12 +39,13 @@ def default_config() -> CfgNode:
     return CfgNode(tree)
 
 
-def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> CfgNode:
+def load_config(files: Files = None, options: Sequence[str] = ()) -> CfgNode:
     """Builds the configuration of a run.
 
     Args:
-        path: a YAML file; ``_BASE_`` in it names a file, or a list of files, relative to it, that it builds upon.
-        options: KEY VALUE pairs that win over the file.
+        files: a YAML file or several, of which later ones win: paths, or names of shipped ones. ``_BASE_`` in a file
+            names a file, or a list of files, relative to it, that it builds upon.
+        options: KEY VALUE pairs that win over the files.
 
     Returns:
         The tree, not yet frozen.
@@ -50,13 +54,28 @@ def load_config(path: str | Path | None = None, options: Sequence[str] = ()) -> 
         FileNotFoundError: the file or one it builds upon is missing.
         ConfigError: an unknown key, a value of the wrong type, a circle of bases, an option without value, or a
             chain of runs where one is wanted.
+
+    Example:
+        >>> load_config(["compat/market1501", "compat/methods/rbcl"]).data.save_dir
+        'log/compat/market1501/rbcl'
     """
-    return build_config([*read_file(path), *read_options(options)])
+    return build_config([*read_files(files), *read_options(options)])
 
 
-def read_file(path: str | Path | None) -> list[Entry]:
-    """What a file says, those it builds upon first; nothing without a file."""
-    return list(_read(Path(path), ())) if path else []
+def read_files(files: Files) -> list[Entry]:
+    """What files say, in order, those they build upon first; nothing without a file.
+
+    ``data.save_dir`` comes first, made of the names of the files: everything that sets it wins.
+
+    Raises:
+        FileNotFoundError: no such file, and no shipped configuration of that name.
+    """
+    names = [files] if isinstance(files, str | Path) else files or []
+    paths = [find_configuration(name) for name in names if name]
+    if not paths:
+        return []
+    entries = [entry for path in paths for entry in _read(path, ())]
+    return [("data.save_dir", default_folder(paths), "the names of the files"), *entries]
 
 
 def read_options(options: Sequence[str]) -> list[Entry]:
@@ -112,7 +131,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
     if path in above:
         raise ConfigError("Configurations build upon each other in a circle: " + " -> ".join(map(str, (*above, path))))
     if not path.is_file():
-        raise FileNotFoundError(f"No configuration {path}{f', which {above[-1]} builds upon' if above else ''}")
+        raise FileNotFoundError(f"No configuration {path}, which {above[-1]} builds upon")
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:

@@ -64,7 +64,7 @@ SETTINGS: dict[str, Setting] = {
     "data.k_tfm": Setting(1, "views of an image in a batch; 1 only"),
     "data.norm_mean": Setting([0.485, 0.456, 0.406], "mean of each channel, images in [0, 1]"),
     "data.norm_std": Setting([0.229, 0.224, 0.225], "standard deviation of each channel"),
-    "data.save_dir": Setting("log", "folder for everything a run leaves"),
+    "data.save_dir": Setting("log", "folder of a run; by default log/ and the names of the configuration files"),
     "data.load_train_targets": Setting(False, "also load the targets' training sets"),
     "data.on_bad_image": _ours(
         "error", "an unreadable image stops the run, or is left out and counted", ("error", "skip")

@@ -1,0 +1,94 @@
+"""Configurations found by path and by name, alone and together, and the folder that their names give a run."""
+
+from pathlib import Path
+
+import pytest
+
+from torchreid_ptl.cli.arguments import configure, parse
+from torchreid_ptl.config.loading import load_config
+from torchreid_ptl.config.shipped import configurations, find_configuration
+
+ROOT = Path(__file__).parents[2]
+NAMES = [str(path.relative_to(ROOT / "configs"))[: -len(".yaml")] for path in (ROOT / "configs").rglob("*.yaml")]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A working folder with two configurations in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "exp.yaml").write_text("train: {lr: 0.1, max_epoch: 3}\n")
+    (tmp_path / "more.v2.yml").write_text("train: {lr: 0.2}\n")
+    return tmp_path
+
+
+def test_later_files_win(own):
+    train = load_config(["my/exp.yaml", "more.v2.yml"]).train
+    assert (train.lr, train.max_epoch) == (0.2, 3)
+    train = load_config(["more.v2.yml", "my/exp.yaml"], ["train.max_epoch", "5"]).train
+    assert (train.lr, train.max_epoch) == (0.1, 5)
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        ([], "log"),
+        (["my/exp.yaml"], "log/exp"),
+        (["my/exp"], "log/exp"),
+        (["more.v2.yml"], "log/more.v2"),
+        (["quickstart"], "log/quickstart"),
+        (["paper/msmt17_std_lambda_0.3"], "log/paper/msmt17_std_lambda_0.3"),
+        (["compat/market1501", "compat/methods/rbcl"], "log/compat/market1501/rbcl"),
+        (["compat/market1501", "my/exp.yaml", "more.v2.yml"], "log/compat/market1501/exp/more.v2"),
+        (["my/exp.yaml", "compat/methods/rbcl"], "log/exp/rbcl"),
+        ([ROOT / "configs" / "ptl_mgn.yaml"], "log/ptl_mgn"),
+    ],
+)
+def test_the_folder_of_a_run_is_named_after_its_files(own, files, folder):
+    assert load_config(files).data.save_dir == folder
+
+
+def test_what_sets_the_folder_wins(own):
+    (own / "own.yaml").write_text("data: {save_dir: there}\n")
+    (own / "top.yaml").write_text("_BASE_: own.yaml\n")
+    assert load_config(["own.yaml", "my/exp.yaml"]).data.save_dir == "there"
+    assert load_config("top.yaml").data.save_dir == "there"
+    assert load_config("quickstart", ["data.save_dir", "here"]).data.save_dir == "here"
+
+
+def test_a_file_comes_before_a_shipped_one_of_its_name(own):
+    (own / "quickstart").mkdir()
+    assert load_config("quickstart").model.name == "osnet_x0_25_ptl"
+    (own / "quickstart.yaml").write_text("model: {name: resnet18}\n")
+    assert load_config("quickstart").model.name == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quikstart", "did you mean 'quickstart'"),
+        ("market1501_mgn", "did you mean 'paper/market1501_mgn'"),
+        ("configs/compat/methods/rbcl.yml", "did you mean 'compat/methods/rbcl'"),
+        ("zzz", r"--help lists the shipped ones"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(own, name, hint):
+    with pytest.raises(FileNotFoundError, match=f"No configuration {name}: .*{hint}"):
+        load_config(name)
+
+
+def test_the_list_of_names_leaves_out_what_others_build_upon():
+    assert set(NAMES) - set(configurations()) == {name for name in NAMES if name.startswith("base/")}
+    assert all(find_configuration(name).is_file() for name in configurations())
+
+
+def test_the_switch_takes_several_files_and_leaves_the_keys(own):
+    config = configure(
+        parse(["--config-file", "quickstart", "my/exp.yaml", "train.max_epoch", "7", "use_gpu", "False"])
+    )
+    assert (config.train.lr, config.train.max_epoch, config.data.save_dir) == (0.1, 7, "log/quickstart/exp")
+
+
+def test_a_file_may_be_called_like_a_section(own):
+    (own / "train.yaml").write_text("train: {lr: 0.5}\n")
+    assert configure(parse(["--config-file", "quickstart", "train.yaml"])).train.lr == 0.5
