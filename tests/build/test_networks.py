@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from torchreid_ptl import host
+from torchreid_ptl.build.networks import agreed_embedding, build_model, build_network, read_weights, trained_network
 from torchreid_ptl.cli.compatibility import main as compare
 from torchreid_ptl.cli.evaluate import main as evaluate
-from torchreid_ptl.build.networks import agreed_embedding, build_model, build_network, read_weights, trained_network
+from torchreid_ptl.cli.train import main
+from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.models import Embedded, embed
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
-from torchreid_ptl.config.checks import validate
-from helpers import main
 
 TINY = "drawn_pedestrians_tiny"
 SMALL = ["data.height", "64", "data.width", "32", "data.workers", "0"]

@@ -1,5 +1,9 @@
 """Configurations found by path and by name, alone and together, and the folder that their names give a run."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +96,37 @@ def test_the_switch_takes_several_files_and_leaves_the_keys(own):
 def test_a_file_may_be_called_like_a_section(own):
     (own / "train.yaml").write_text("train: {lr: 0.5}\n")
     assert configure(parse(["--config-file", "quickstart", "train.yaml"])).train.lr == 0.5
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The package as a wheel installs it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_dir() and path.name in ("torchreid_ptl", "configs"):
+            shutil.copytree(path, source / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif path.is_file():
+            shutil.copy(path, source)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "-t", folder / "site", *folder.glob("*.whl")], check=True)
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_an_installed_package_has_its_rooms_and_its_configurations(installed, tmp_path):
+    code = """
+import torchreid_ptl.cli.train
+from torchreid_ptl.config.loading import load_config
+from torchreid_ptl.config.shipped import SHIPPED, configurations
+print(SHIPPED, len(configurations()), load_config(["compat/market1501", "compat/methods/rbcl"]).data.save_dir)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [str(installed / "torchreid_ptl" / "configs"), str(len(configurations())), "log/compat/market1501/rbcl"]
+    assert done.stdout.split() == expected

@@ -1,1 +1,1 @@
-"""Configuration -> objects; the only room that reads the configuration tree to build."""
+"""Turns a configuration into objects."""

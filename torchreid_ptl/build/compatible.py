@@ -6,7 +6,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from .. import losses
-from ..engines import CompatibleObjective, Preprocessing, Objective
+from ..engines import CompatibleObjective, Objective, Preprocessing
 from ..engines.compatible_objective import agreed_weights, require_classifier
 from ..engines.old_gallery import compared_dim
 from ..losses import CompatibleLoss

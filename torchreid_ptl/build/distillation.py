@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
-from ..engines import FrozenModel, Preprocessing, Objective, STDObjective, projection_of, tabulate
+from ..engines import FrozenModel, Objective, Preprocessing, STDObjective, projection_of, tabulate
 from ..runtime.seeding import random_state_kept
 from .networks import build_network, device_of, read_weights, style_of, trained_network
 

@@ -7,13 +7,13 @@ from yacs.config import CfgNode
 
 from ..config.loading import ConfigError
 from ..engines import (
-    FeatureObjective,
     ClusterObjective,
     CompatibleObjective,
-    Preprocessing,
+    FeatureObjective,
     MarginSoftmaxObjective,
     MGNObjective,
     Objective,
+    Preprocessing,
     SoftmaxObjective,
     STDObjective,
     TripletObjective,

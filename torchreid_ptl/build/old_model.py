@@ -11,10 +11,10 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from ..config.loading import ConfigError
-from ..data.old_features import OldFeatures
 from ..data.in_order import root_of, training_images, training_names
+from ..data.old_features import OldFeatures
 from ..data.training_list import NAME, matching_classes, read_training_list, training_list
-from ..engines import Preprocessing, OldModel, OldGallery, build_bank
+from ..engines import OldGallery, OldModel, Preprocessing, build_bank
 from .networks import device_of, read_weights, style_of, trained_network
 
 BANK = "old_features.npy"
