@@ -3,6 +3,7 @@
 from . import evaluation, host, losses, models
 from .cells import BConvCell, BConvCellV2, reset_states
 from .engines import evaluating
+from .losses import register_loss
 from .models import PTL, available_models
 from .registration import register
 from .runtime.weights import load_weights
@@ -23,5 +24,6 @@ __all__ = [
     "losses",
     "models",
     "register",
+    "register_loss",
     "reset_states",
 ]

@@ -626,5 +626,7 @@ def test_a_loss_that_needs_what_no_training_has(tiny_manager, features):
 
     manager = tiny_manager()
     with pytest.raises(ValueError, match="The loss strange needs weather"):
+        engine_of(manager, {"strange": Strange()}, bank_of(manager, features))
+    with pytest.raises(ValueError, match="Strange has no name. Register it with torchreid_ptl.register_loss"):
         engine_of(manager, Strange(), bank_of(manager, features))
     assert issubclass(CompatibleObjective, FeatureObjective)

@@ -63,9 +63,11 @@ def built(request):
 def test_all_are_registered_and_public():
     modules = {item for item in vars(losses).values() if isinstance(item, type) and issubclass(item, CompatibleLoss)}
     modules.remove(CompatibleLoss)
-    assert modules == {type(build()) for build in BUILD.values()}
+    registered = losses.registered_losses()
+    assert modules == set(registered.values()) == {type(build()) for build in BUILD.values()}
     assert modules <= set(REGISTERED)
     assert {item.__name__ for item in modules} <= set(torchreid_ptl.losses.__all__)
+    assert [item.name for item in registered.values()] == list(registered)
 
 
 def test_a_scalar_that_reaches_the_new_features(built):

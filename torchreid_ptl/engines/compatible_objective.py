@@ -134,6 +134,22 @@ _REMEDIES = {
 }
 
 
+def named_losses(losses: CompatibleLoss | Mapping[str, CompatibleLoss]) -> dict[str, CompatibleLoss]:
+    """Losses by the names of their terms: one loss has the name that it is registered by.
+
+    Raises:
+        ValueError: it is not registered.
+    """
+    if not isinstance(losses, CompatibleLoss):
+        return dict(losses)
+    if not losses.name:
+        raise ValueError(
+            f"{type(losses).__name__} has no name. Register it with torchreid_ptl.register_loss, or give the loss by a "
+            "name of its term: losses={'name': loss}"
+        )
+    return {losses.name: losses}
+
+
 def agreed_weights(
     losses: Mapping[str, CompatibleLoss], weights: Mapping[str, float] | None, base: Objective | None
 ) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, l2_normalize
+from .registry import register_loss
 
 Prototypes = Literal["classifier", "means"]
 
@@ -79,6 +80,7 @@ def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Te
     return prototypes, old_classes.where(~lacking, further.to(old_classes))
 
 
+@register_loss("bct")
 class BCTLoss(CompatibleLoss):
     """Module form of :func:`bct_loss`.
 
@@ -102,7 +104,7 @@ class BCTLoss(CompatibleLoss):
         means = () if scale is None else ("class_means",)
         self.needs = means if prototypes == "means" else ("old_classifier", "old_classes", *means)
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`bct_loss` of the batch; the old features of its images play no part."""
         if self.prototypes == "means":
             return bct_loss(new, given["class_means"], pids, self.scale)

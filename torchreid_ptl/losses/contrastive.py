@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .registry import register_loss
 
 
 def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
@@ -68,6 +69,7 @@ def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negativ
     return _against(new, old, pids, tau, negatives, with_new=True)
 
 
+@register_loss("contrastive")
 class OldNewContrastiveLoss(CompatibleLoss):
     """Module form of :func:`contrastive_loss`.
 
@@ -86,11 +88,12 @@ class OldNewContrastiveLoss(CompatibleLoss):
         _check_settings(tau, negatives)
         self.tau, self.negatives = tau, negatives
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns the loss of the batch."""
         return _against(new, old, pids, self.tau, self.negatives, self.with_new)
 
 
+@register_loss("ract")
 class RACTLoss(OldNewContrastiveLoss):
     """Module form of :func:`ract_loss`, with the arguments of :class:`OldNewContrastiveLoss`."""
 

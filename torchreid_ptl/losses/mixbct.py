@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, l2_normalize
 from .margin_softmax import check_margin, margin_softmax_loss
+from .registry import register_loss
 
 ROWS = 1 << 12  # features handled at a time, so that the working memory does not grow with the set
 
@@ -132,6 +133,7 @@ def mixbct_loss(
     return margin_softmax_loss(mixed, weight, pids, scale, margin)
 
 
+@register_loss("mixbct")
 class MixBCTLoss(CompatibleLoss):
     """Module form of :func:`mixbct_loss`; holds the class weights and the generator, whose state a checkpoint keeps.
 
@@ -181,7 +183,7 @@ class MixBCTLoss(CompatibleLoss):
         self.credible = credible_mask(gallery, gallery_pids, self.keep).to(self.classes.device)
         self.needs = ("image_ids",)
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """Returns :func:`mixbct_loss` of the batch."""
         if self.credible is None or image_ids is None:
             credible = torch.ones_like(pids, dtype=torch.bool)

@@ -9,6 +9,7 @@ from torch import Tensor
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
 from .nca import agent_gallery
 from .ranking import Kind, Reactivation, ranking_loss
+from .registry import register_loss
 
 Gallery = Literal["batch", "nca", "full"]
 OF_BANK = ("gallery", "gallery_pids", "gallery_image_ids")
@@ -86,6 +87,7 @@ def rbcl_loss(
         return ranking_loss(_cosines(query, gallery), same_person & ~junk, negative, tau, reactivation)
 
 
+@register_loss("rbcl")
 class RBCLLoss(CompatibleLoss):
     """Module form of :func:`rbcl_loss`, with the gallery it ranks against.
 
@@ -127,7 +129,7 @@ class RBCLLoss(CompatibleLoss):
         self.needs = (*of_gallery, *(cameras if other_camera else ()))
         self.accepts = {"batch": ("image_ids",), "nca": ("image_ids", "neighbours"), "full": ()}[gallery]
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`rbcl_loss` of the batch; an image without ``image_ids`` is like no other."""
         each = torch.arange(len(pids), device=pids.device)
         ids = given.get("image_ids", each)
