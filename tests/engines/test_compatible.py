@@ -355,7 +355,7 @@ def test_an_image_without_an_old_feature_counts_for_the_own_loss_only(tiny_manag
     class Recorder(losses.CompatibleLoss):
         accepts = ("image_ids", "camids")
 
-        def loss(self, new, old, pids, **given):
+        def compute_loss(self, new, old, pids, **given):
             self.got = (new, old, pids, given["image_ids"], given["camids"])
             return new.sum() * 0
 
