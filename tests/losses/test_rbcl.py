@@ -340,15 +340,15 @@ def test_without_image_ids_the_batch_leaves_out_each_image_itself():
     old, pids, _, _ = bank()
     new = torch.randn(20, 6)
     expected = rbcl_loss(new, old, pids, pids, same_image=torch.eye(20, dtype=torch.bool))
-    assert torch.equal(RBCLLoss()(new, old, pids), expected)
-    assert torch.equal(RBCLLoss()(new, old, pids, image_ids=torch.arange(20)), expected)
+    assert torch.equal(RBCLLoss("batch")(new, old, pids), expected)
+    assert torch.equal(RBCLLoss("batch")(new, old, pids, image_ids=torch.arange(20)), expected)
 
 
 def test_images_without_a_row_in_the_bank_are_different_ones():
     old, pids, ids, new = bank()
     unknown, distinct = torch.tensor([0, -1, -1, 5, 6, -1]), torch.arange(6)
     given = (new, old[ids], pids[ids])
-    assert torch.equal(RBCLLoss()(*given, image_ids=unknown), RBCLLoss()(*given, image_ids=distinct))
+    assert torch.equal(RBCLLoss("batch")(*given, image_ids=unknown), RBCLLoss("batch")(*given, image_ids=distinct))
 
 
 def test_full_ranks_against_the_whole_bank():

@@ -77,9 +77,9 @@ class AdvBCTLoss(CompatibleLoss):
     Args:
         dim: D.
         hidden: width of the discriminator.
-        elasticity: from 0, the mean distance, to 1, the farthest.
+        elasticity: of the boundary: from 0, the mean old distance, to 1, the farthest.
         reversal: factor of the reversed gradient.
-        boundary_weight: of the hinge.
+        boundary_weight: weight of the hinge at the boundary.
 
     Raises:
         ValueError: settings out of their range.

@@ -59,7 +59,7 @@ class LCELoss(CompatibleLoss):
     """Module form of :func:`lce_loss`; the boundary is the farthest old feature of an identity [ours].
 
     Args:
-        align_weight: of the alignment, from 0.
+        align_weight: weight of aligning the classifier with class means, from 0.
 
     Raises:
         ValueError: ``align_weight`` below 0.

@@ -67,7 +67,7 @@ class NCCLLoss(CompatibleLoss):
 
     Args:
         dim: D.
-        queue_size: Q.
+        queue_size: Q, old features in the queue.
         tau: temperature, in cosine.
 
     Raises:

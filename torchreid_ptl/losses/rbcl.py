@@ -92,23 +92,24 @@ class RBCLLoss(CompatibleLoss):
     """Module form of :func:`rbcl_loss`, with the gallery it ranks against.
 
     Args:
-        gallery: ``'batch'``, the old features of the batch; ``'nca'``, these and the nearest old centres of its
-            identities; ``'full'``, the old features of the whole training set, the quantity the others approximate.
+        gallery: old features to rank: those of the batch, with the nearest centres too (nca), or of the training set
+            (full), the quantity the others approximate.
         tau: temperature, in cosine.
-        dgr: ``'none'``, ``'lift'`` or ``'restore'``.
+        dgr: reactivation of gradients that vanish: ``'none'``, ``'lift'`` or ``'restore'``.
         other_camera: whether a positive must come from another camera.
-        neighbours: K, centres for each identity of the batch (``'nca'``); a table of :func:`.nca.nearest_centres` may
-            be given as ``neighbours`` with each batch.
-        lift_limit: M, in cosine.
-        restore_from: m, in cosine.
+        neighbours: K, centres nearest to each identity of the batch, with gallery ``'nca'``.
+        lift_limit: M, the largest lead that ``'lift'`` makes up for, in cosine.
+        restore_from: m, the lead from which ``'restore'`` holds the slope, in cosine.
 
     Raises:
         ValueError: settings out of their range.
     """
 
+    weight = 5.0
+
     def __init__(
         self,
-        gallery: Gallery = "batch",
+        gallery: Gallery = "full",
         tau: float = 0.01,
         dgr: Kind = "none",
         other_camera: bool = False,
