@@ -250,7 +250,6 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     [
         (["compat.losses", "[]"], "compat.losses is empty"),
         (["compat.losses", "['rbcl', 'l2', 'rbcl']"], "each loss stands there once"),
-        (["compat.losses", "['rbcl']"], "did you mean"),
         (["compat.old_weights", ""], "needs the old side"),
         (["compat.old", "osnet"], "compat.old is 'osnet'"),
         (["compat.features", "old.npz"], "old features come from one of them"),

@@ -65,7 +65,7 @@ class OldSource:
         if isinstance(bank, OldModel):
             classifier = bank.classifier if self.classes is not None else None
             bank = build_bank(bank, self._datamanager, path, keep=bool(compat.bank))
-        return OldGallery(bank, self._datamanager, classifier, self.classes, device_of(config), compat.rbcl.neighbours)
+        return OldGallery(bank, self._datamanager, classifier, self.classes, device_of(config))
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
         """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""

@@ -63,7 +63,7 @@ class CompatibleObjective(FeatureObjective):
                 that this training does not have.
         """
         super().prepare(network, style)
-        self.dim = self.old.fit(self.dim, self.dimensions)
+        self.dim = self.old.resize(self.dim, self.dimensions)
         self._network = [unwrap(network)]  # in a list: it is no part of this module
         self._show()
         for name, loss in self.losses.items():

@@ -18,8 +18,7 @@ class CompatibleLoss(nn.Module):
     * ``class_means`` (C, D) mean old feature of each training identity, a row of NaN for one without old features;
     * ``old_classifier`` (C_old, D), and ``old_classes`` (C,) its row for each training identity, -1 for an unknown one;
     * ``classifier`` (C, D) the new model's own weights;
-    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,);
-    * ``neighbours`` (C, K) the identities nearest to each, of :func:`.nca.nearest_centres`.
+    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,).
 
     Attributes:
         name: by which it is registered: its term is ``loss_<name>``; empty for a class that is not.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
-from .nca import agent_gallery
+from .nca import agent_gallery, nearest_centres
 from .ranking import Kind, Reactivation, ranking_loss
 from .registry import register_loss
 
@@ -127,8 +127,9 @@ class RBCLLoss(CompatibleLoss):
         self.lift_limit, self.restore_from = lift_limit, restore_from
         cameras = ("camids", "gallery_camids") if gallery == "full" else ("camids",)
         of_gallery = {"batch": (), "nca": ("class_means",), "full": ("image_ids", *OF_BANK)}[gallery]
+        self._table: tuple[Tensor, Tensor] | None = None
         self.needs = (*of_gallery, *(cameras if other_camera else ()))
-        self.accepts = {"batch": ("image_ids",), "nca": ("image_ids", "neighbours"), "full": ()}[gallery]
+        self.accepts = {"batch": ("image_ids",), "nca": ("image_ids",), "full": ()}[gallery]
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`rbcl_loss` of the batch; an image without ``image_ids`` is like no other."""
@@ -143,8 +144,8 @@ class RBCLLoss(CompatibleLoss):
             gallery, gallery_pids, gallery_ids, gallery_camids = old, pids, ids, camids
         left_out = ids[:, None] == gallery_ids[None, :]
         if self.gallery == "nca":
-            near = given.get("neighbours")
-            gallery, gallery_pids, is_agent = agent_gallery(old, pids, given["class_means"], near, self.neighbours)
+            means = given["class_means"]
+            gallery, gallery_pids, is_agent = agent_gallery(old, pids, means, self._nearest(means))
             agents = len(gallery) - len(old)
             left_out = F.pad(left_out, (0, agents)) | (is_agent & (pids[:, None] == gallery_pids[None, :]))
             gallery_camids = None if camids is None else F.pad(camids, (0, agents), value=-1)
@@ -152,6 +153,12 @@ class RBCLLoss(CompatibleLoss):
             new, gallery, pids, gallery_pids, self.tau, self.dgr, left_out, query_camids=camids,
             gallery_camids=gallery_camids, lift_limit=self.lift_limit, restore_from=self.restore_from,
         )  # fmt: skip
+
+    def _nearest(self, class_means: Tensor) -> Tensor:
+        """(C, K) nearest centres; worked out once for a tensor of class means, not in each step."""
+        if self._table is None or self._table[0] is not class_means:
+            self._table = class_means, nearest_centres(class_means, self.neighbours)
+        return self._table[1]
 
 
 def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
