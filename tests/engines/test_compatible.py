@@ -25,6 +25,7 @@ from torchreid_ptl.engines import (
     SoftmaxObjective,
     build_bank,
 )
+from torchreid_ptl.losses.nca import nearest_centres
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 
 STYLE = Preprocessing(64, 32)
@@ -165,7 +166,7 @@ def test_the_old_side_against_plain_loops(tiny_manager, features):
     missing = {1, 8, 9, 10, 11}  # one image of the first identity, and the third altogether
     order = [row for row in torch.randperm(16).tolist() if row not in missing]
     names = names_of([image[0] for image in images], root_of(manager))
-    side = OldGallery(OldFeatures([names[row] for row in order], features[order]), manager, neighbours=2)
+    side = OldGallery(OldFeatures([names[row] for row in order], features[order]), manager)
     held = [row for row in range(16) if row not in missing]
     assert torch.equal(side.gallery, features[held])
     assert side.gallery_pids.tolist() == [images[row][1] for row in held]
@@ -177,11 +178,23 @@ def test_the_old_side_against_plain_loops(tiny_manager, features):
         own = [features[row] / features[row].norm() for row in held if images[row][1] == pid]
         means.append(sum(own) / len(own) if own else torch.full((512,), torch.nan))
     torch.testing.assert_close(side.class_means, torch.stack(means), equal_nan=True)
-    for pid in range(4):
-        others = [other for other in range(4) if other not in (pid, 2)]
-        cosine = {other: torch.cosine_similarity(means[pid], means[other], dim=0).item() for other in others}
-        nearest = sorted(others, key=cosine.get, reverse=True) if pid != 2 else []
-        assert side.neighbours[pid].tolist() == (nearest + [-1, -1])[:2]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_number_of_neighbours_is_the_losses_own(tiny_manager, features, count):
+    manager = tiny_manager()
+    engine = engine_of(manager, losses.RBCLLoss("nca", neighbours=count), bank_of(manager, features))
+    batch = next(iter(manager.train_loader))
+    side, (_, new) = engine.objective.old, copy.deepcopy(engine.model).train()(batch["img"])
+    old, gallery = side.batch(batch), nearest_centres(side.class_means, count)
+    ids, pids = old.image_ids, batch["pid"]
+    agents = sorted({int(near) for pid in pids.tolist() for near in gallery[pid] if near >= 0})
+    everyone = torch.cat([pids, torch.tensor(agents)])
+    own = torch.cat([ids, torch.full((len(agents),), -1)])
+    left_out = (ids[:, None] == own) | ((own < 0) & (pids[:, None] == everyone))
+    ranked = torch.cat([old.features, side.class_means[agents]])
+    expected = 5 * losses.rbcl_loss(new, ranked, pids, everyone, same_image=left_out)
+    assert engine.forward_backward(batch)["loss_rbcl"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_old_side_of_a_batch(tiny_manager, features):
@@ -267,8 +280,8 @@ def test_dimensions(tiny_manager, features):
     for rule, dim, common in (("truncate", 300, 300), ("truncate", 600, 512), ("pad", 300, 512), ("pad", 600, 600)):
         side = OldGallery(bank_of(manager, features), manager, torch.ones(7, 512), torch.tensor([0, 1, 2, -1]))
         before = side.class_means
-        assert side.fit(dim, rule) == common
-        assert side.fit(dim, rule) == common  # again, without harm
+        assert side.resize(dim, rule) == common
+        assert side.resize(dim, rule) == common  # again, without harm
         assert side.gallery.shape == (16, common)
         shared = min(common, 512)
         assert torch.equal(side.gallery[:, :shared], features[:, :shared])
@@ -278,7 +291,7 @@ def test_dimensions(tiny_manager, features):
         if common >= 512:
             torch.testing.assert_close(side.class_means[:, :512], before)
     with pytest.raises(ValueError, match="dimensions is 'cut'; allowed: error, truncate, pad"):
-        side.fit(512, "cut")
+        side.resize(512, "cut")
 
 
 # the engine
@@ -355,7 +368,7 @@ def test_an_image_without_an_old_feature_counts_for_the_own_loss_only(tiny_manag
     class Recorder(losses.CompatibleLoss):
         accepts = ("image_ids", "camids")
 
-        def loss(self, new, old, pids, **given):
+        def compute_loss(self, new, old, pids, **given):
             self.got = (new, old, pids, given["image_ids"], given["camids"])
             return new.sum() * 0
 
@@ -484,7 +497,7 @@ def refuse_to_work(monkeypatch):
         ({"student": "shufflenet_v2_x0_5"}, r"New features have 1024 dimensions and old ones 512.*truncate.*pad"),
         ({"dimensions": "cut"}, "dimensions is 'cut'; allowed"),
         ({"loss": {}}, "at least one loss"),
-        ({"weights": {"l2": 1.0}}, r"losses rbcl and weights \{'rbcl': 1\.0, 'l2': 1\.0\}"),
+        ({"weights": {"l2": 1.0}}, r"losses rbcl and weights \{'rbcl': 5\.0, 'l2': 1\.0\}"),
         ({"weights": {"rbcl": -1.0}}, "finite weights from 0"),
         ({"weights": {"rbcl": float("nan")}}, "finite weights from 0"),
         ({"weights": {"rbcl": 0.0}, "base": None}, "Nothing is left to learn"),
@@ -626,5 +639,7 @@ def test_a_loss_that_needs_what_no_training_has(tiny_manager, features):
 
     manager = tiny_manager()
     with pytest.raises(ValueError, match="The loss strange needs weather"):
+        engine_of(manager, {"strange": Strange()}, bank_of(manager, features))
+    with pytest.raises(ValueError, match="Strange has no name. Register it with torchreid_ptl.register_loss"):
         engine_of(manager, Strange(), bank_of(manager, features))
     assert issubclass(CompatibleObjective, FeatureObjective)

@@ -94,7 +94,7 @@ def test_lambda_0_is_the_plain_training_bit_by_bit(tiny_manager, tmp_path):
     torch.manual_seed(5)
     plain = build("osnet_x0_25", "softmax")
     torch.manual_seed(9)
-    engine = ImagePTLEngine(tiny_manager(), plain, sgd(plain), SoftmaxObjective(label_smooth=False), use_gpu=False)
+    engine = ImagePTLEngine(tiny_manager(), plain, sgd(plain), SoftmaxObjective(), use_gpu=False)
     engine.run(save_dir=str(tmp_path / "plain"), max_epoch=1)
     distilled = engine_of(tiny_manager(), lambda_=0.0)
     torch.manual_seed(9)

@@ -86,7 +86,7 @@ def test_the_module_with_classifier_with_means_and_with_plain_logits():
     classifier, means, known = torch.randn(3, 4), torch.randn(5, 4), torch.tensor([2, -1, 0, -1, -1])
     means[4] = float("nan")
     joined, rows = join_prototypes(classifier, known, means)
-    value = BCTLoss()(new, old, pids, old_classifier=classifier, old_classes=known, class_means=means)
+    value = BCTLoss("classifier")(new, old, pids, old_classifier=classifier, old_classes=known, class_means=means)
     assert torch.equal(value, bct_loss(new, joined, rows[pids], 16.0))
     assert torch.equal(BCTLoss("means")(new, old, pids, class_means=means), bct_loss(new, means, pids, 16.0))
     plain = BCTLoss("classifier", scale=None)
@@ -95,8 +95,22 @@ def test_the_module_with_classifier_with_means_and_with_plain_logits():
     assert torch.equal(value, bct_loss(new, classifier, known[pids], None))
 
 
+def test_auto_takes_the_old_classifier_where_it_knows_every_identity():
+    new, pids, means = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 4]), torch.randn(5, 4)
+    given = {"new": new, "old": torch.randn(5, 4), "pids": pids, "class_means": means}
+    classifier, every = torch.randn(7, 4), torch.tensor([6, 2, 0, 3, 1])
+    auto, by_means = BCTLoss(), BCTLoss("means")(**given)
+    assert torch.equal(auto(**given), by_means)
+    some = every.masked_fill(every == 3, -1)
+    assert torch.equal(auto(**given, old_classifier=classifier, old_classes=some), by_means)
+    whole = auto(**given, old_classifier=classifier, old_classes=every)
+    assert torch.equal(whole, bct_loss(new, classifier, every[pids], 16.0))
+    with pytest.raises(ValueError, match="need a scale"):
+        BCTLoss("auto", scale=None)
+
+
 def test_errors():
-    with pytest.raises(ValueError, match="prototypes is 'old'.*classifier, means"):
+    with pytest.raises(ValueError, match="prototypes is 'old'.*auto, classifier, means"):
         BCTLoss("old")
     with pytest.raises(ValueError, match="scale is 0"):
         BCTLoss(scale=0)

@@ -1,6 +1,7 @@
-"""What every loss of backward-compatible training must do; a loss is tested here by standing in LOSSES."""
+"""What every loss of backward-compatible training must do; a registered loss is tested here."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -11,24 +12,23 @@ from torchreid_ptl.losses import CompatibleLoss
 from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
-BUILD = {
-    "AdvBCTLoss": lambda: losses.AdvBCTLoss(D),
-    "LCELoss": losses.LCELoss,
-    "OldNewContrastiveLoss": losses.OldNewContrastiveLoss,
-    "RACTLoss": losses.RACTLoss,
-    "NCCLLoss": lambda: losses.NCCLLoss(D, queue_size=16),
-    "BCTLoss": losses.BCTLoss,
-    "BCTLoss.linear": lambda: losses.BCTLoss(scale=None),
-    "BCTLoss.means": lambda: losses.BCTLoss("means"),
-    "UniBCTLoss": losses.UniBCTLoss,
-    "FeatureL2Loss": losses.FeatureL2Loss,
-    "MixBCTLoss": lambda: losses.MixBCTLoss(C, D),
-    "MixBCTLoss.credible": lambda: losses.MixBCTLoss(C, D, torch.arange(G) % 3 > 0),
-    "RBCLLoss": losses.RBCLLoss,
-    "RBCLLoss.nca": lambda: losses.RBCLLoss("nca", dgr="lift", neighbours=2, other_camera=True),
-    "RBCLLoss.full": lambda: losses.RBCLLoss("full", dgr="restore", other_camera=True),
+SUPPLIED = {"dim": D, "num_classes": C, "seed": 0}
+VARIANTS = {
+    "nccl": [{"queue_size": 16}],
+    "bct": [{"prototypes": "classifier"}, {"prototypes": "classifier", "scale": None}, {"prototypes": "means"}],
+    "mixbct": [{"credible": torch.arange(G) % 3 > 0}],
+    "rbcl": [
+        {"gallery": "batch"},
+        {"gallery": "nca", "dgr": "lift", "neighbours": 2, "other_camera": True},
+        {"dgr": "restore", "other_camera": True},
+    ],
 }
-DRAWS = ("MixBCTLoss",)  # the order of the batch decides what is drawn
+BUILD = {
+    f"{name}-{number}": functools.partial(losses.build_loss, name, settings, **SUPPLIED)
+    for name in losses.registered_losses()
+    for number, settings in enumerate([{}, *VARIANTS.get(name, [])])
+}
+DRAWS = ("mixbct",)  # the order of the batch decides what is drawn
 DETACHED = ("old", "class_means", "gallery", "old_classifier")
 
 
@@ -47,7 +47,6 @@ def given_for(loss, dtype=torch.float32):
         "gallery_pids": gallery_pids,
         "gallery_image_ids": torch.arange(G),
         "gallery_camids": torch.arange(G) % 3,
-        "neighbours": torch.tensor([[1, 2], [0, 4], [5, -1], [0, 1], [5, 3], [4, 2]]),
     }
     asked = {name: everything[name] for name in (*loss.needs, *loss.accepts)}
     return {"new": torch.randn(B, D).to(dtype), "old": torch.randn(B, D).to(dtype), "pids": pids, **asked}
@@ -63,9 +62,11 @@ def built(request):
 def test_all_are_registered_and_public():
     modules = {item for item in vars(losses).values() if isinstance(item, type) and issubclass(item, CompatibleLoss)}
     modules.remove(CompatibleLoss)
-    assert modules == {type(build()) for build in BUILD.values()}
+    registered = losses.registered_losses()
+    assert modules == set(registered.values())
     assert modules <= set(REGISTERED)
     assert {item.__name__ for item in modules} <= set(torchreid_ptl.losses.__all__)
+    assert [item.name for item in registered.values()] == list(registered)
 
 
 def test_a_scalar_that_reaches_the_new_features(built):
@@ -109,7 +110,7 @@ def test_half_precision_is_summed_in_float32(built, dtype):
 
 def test_order_of_the_batch_does_not_matter(built):
     loss, given = built
-    if type(loss).__name__ in DRAWS:
+    if loss.name in DRAWS:
         pytest.skip("draws samples by their place in the batch; its own tests cover ratio 0")
     order = torch.randperm(B)
     moved = {n: given[n][order] if n in ("new", "old", "pids", "camids", "image_ids") else given[n] for n in given}

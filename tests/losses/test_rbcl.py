@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchreid_ptl
-from torchreid_ptl.losses import RBCLLoss, ranking, rbcl_loss
+from torchreid_ptl.losses import RBCLLoss, ranking, rbcl, rbcl_loss
 from torchreid_ptl.losses.nca import agent_gallery, nearest_centres
 
 
@@ -340,15 +340,15 @@ def test_without_image_ids_the_batch_leaves_out_each_image_itself():
     old, pids, _, _ = bank()
     new = torch.randn(20, 6)
     expected = rbcl_loss(new, old, pids, pids, same_image=torch.eye(20, dtype=torch.bool))
-    assert torch.equal(RBCLLoss()(new, old, pids), expected)
-    assert torch.equal(RBCLLoss()(new, old, pids, image_ids=torch.arange(20)), expected)
+    assert torch.equal(RBCLLoss("batch")(new, old, pids), expected)
+    assert torch.equal(RBCLLoss("batch")(new, old, pids, image_ids=torch.arange(20)), expected)
 
 
 def test_images_without_a_row_in_the_bank_are_different_ones():
     old, pids, ids, new = bank()
     unknown, distinct = torch.tensor([0, -1, -1, 5, 6, -1]), torch.arange(6)
     given = (new, old[ids], pids[ids])
-    assert torch.equal(RBCLLoss()(*given, image_ids=unknown), RBCLLoss()(*given, image_ids=distinct))
+    assert torch.equal(RBCLLoss("batch")(*given, image_ids=unknown), RBCLLoss("batch")(*given, image_ids=distinct))
 
 
 def test_full_ranks_against_the_whole_bank():
@@ -407,12 +407,6 @@ def test_fewer_centres_than_neighbours():
     assert {tuple(sorted(row[:2].tolist())) for row in got} == {(1, 2), (0, 2), (0, 1)}
 
 
-def test_neighbours_of_some_identities_only():
-    centres = torch.randn(9, 4)
-    wanted = torch.tensor([5, 0])
-    assert torch.equal(nearest_centres(centres, 3, of=wanted), nearest_centres(centres, 3)[wanted])
-
-
 def test_agents_join_as_negatives_and_never_as_positives():
     old, pids, ids, new = bank()
     centres = torch.stack([old[pids == c].mean(dim=0) for c in range(5)])
@@ -427,10 +421,21 @@ def test_agents_join_as_negatives_and_never_as_positives():
         left_out += [(a, b) for b in range(6, len(gallery)) if gallery_pids[b] == pids[ids][a]]
     expected = oracle(new, gallery, pids[ids], gallery_pids, same_image=left_out)
     assert value.item() == pytest.approx(expected, rel=1e-4)
-    known = RBCLLoss("nca", neighbours=2)(
-        new, old[ids], pids[ids], class_means=centres, image_ids=ids, neighbours=nearest_centres(centres, 2)
-    )
-    assert torch.equal(known, value)
+
+
+def test_the_nearest_centres_are_found_once_for_a_set_of_class_means(monkeypatch):
+    """With the K of the loss, which is the only one."""
+    old, pids, ids, new = bank()
+    centres, found = torch.stack([old[pids == c].mean(dim=0) for c in range(5)]), []
+    monkeypatch.setattr(rbcl, "nearest_centres", lambda means, k: found.append(k) or nearest_centres(means, k))
+    loss = RBCLLoss("nca", neighbours=2)
+    given = {"new": new, "old": old[ids], "pids": pids[ids], "image_ids": ids}
+    first = loss(**given, class_means=centres)
+    assert torch.equal(loss(**given, class_means=centres), first)
+    assert found == [2]
+    moved = centres.roll(1, dims=0)
+    assert torch.equal(loss(**given, class_means=moved), RBCLLoss("nca", neighbours=2)(**given, class_means=moved))
+    assert found == [2, 2, 2]
 
 
 def test_agents_of_identities_without_old_features_are_left_out():

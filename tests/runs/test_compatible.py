@@ -12,7 +12,6 @@ from helpers import configure, main, parse, run
 from torchreid_ptl.build.training import build_datamanager, build_engine
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
-from torchreid_ptl.config.settings import COMPATIBLE
 from torchreid_ptl.data.features import save_features
 from torchreid_ptl.data.in_order import training_images
 from torchreid_ptl.data.old_features import BankError, OldFeatures, names_of
@@ -20,6 +19,7 @@ from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
 from torchreid_ptl.data.training_list import training_list, write_training_list
 from torchreid_ptl.engines import OldModel, Preprocessing, SoftmaxObjective
 from torchreid_ptl.evaluation import compatibility
+from torchreid_ptl.losses import registered_losses
 from torchreid_ptl.models import Embedded
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
 from torchreid_ptl.runtime.seeding import seed_everything
@@ -69,7 +69,7 @@ def bits(engine):
     return {name: value.clone() for name, value in engine.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", COMPATIBLE)
+@pytest.mark.parametrize("name", registered_losses())
 def test_each_loss_by_its_name(tmp_path, tiny_root, old, name):
     more = ["compat.losses", f"['{name}']", *(["compat.objective", "none"] if name == "mixbct" else [])]
     engine = engine_of(asked(tmp_path, tiny_root, old, *more))
@@ -209,7 +209,7 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     bct = ["compat.losses", "['bct']"]
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
     assert "class means stand for the old classifier, for the list" in capsys.readouterr().out
-    assert engine.objective.losses["bct"].prototypes == "means"
+    assert engine.objective.old.old_classifier is None
     needed = [*bct, "compat.bct.prototypes", "classifier"]
     with pytest.raises(ConfigError, match="the list of the old training images is not at .*give it, or choose auto"):
         engine_of(asked(tmp_path, tiny_root, old, *needed))
@@ -223,11 +223,14 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     assert step(engine)["loss_bct"] > 0
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
     assert "class means stand for all identities" in capsys.readouterr().out
-    assert engine.objective.losses["bct"].prototypes == "means"
+    means = ["compat.losses", "['bct']", "compat.bct.prototypes", "means"]
+    by_means = step(engine_of(asked(tmp_path, tiny_root, old, *means)))
+    assert step(engine_of(asked(tmp_path, tiny_root, old, *bct))) == by_means
     whole = [(path, pid, camid) for path, pid, camid, *_ in images]
     write_training_list(tmp_path / "whole.csv", training_list(whole, str(tiny_root)))
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct, "compat.old_images", str(tmp_path / "whole.csv")))
-    assert engine.objective.losses["bct"].prototypes == "classifier"
+    assert (engine.objective.old.old_classes >= 0).all()
+    assert step(engine)["loss_bct"] != by_means["loss_bct"]
     small = saved(tmp_path / "small.pth", num_classes=2)
     named = [*bct, "compat.old_images", str(tmp_path / "old" / TRAINING_LIST)]
     with pytest.raises(ConfigError, match="counts 3 identities and the old classifier 2"):
@@ -245,7 +248,6 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     [
         (["compat.losses", "[]"], "compat.losses is empty"),
         (["compat.losses", "['rbcl', 'l2', 'rbcl']"], "each loss stands there once"),
-        (["compat.losses", "['rbcl']"], "did you mean"),
         (["compat.old_weights", ""], "needs the old side"),
         (["compat.old", "osnet"], "compat.old is 'osnet'"),
         (["compat.features", "old.npz"], "old features come from one of them"),
@@ -277,7 +279,9 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
         (["compat.bank", "old.pt"], "is a file *.npy"),
         (["compat.rbcl.weight", "-1"], "compat.rbcl.weight is -1"),
         (["compat.rbcl.weight", "1e999"], "compat.rbcl.weight is inf"),
-        (["compat.nccl.queue", "0"], "compat.nccl.queue is 0; the least is 1"),
+        (["compat.losses", "['nccl']", "compat.nccl.queue_size", "0"], "compat.nccl: queue_size is 0; 1 or more"),
+        (["compat.losses", "['rbc']"], "compat.losses is 'rbc': did you mean 'rbcl'?"),
+        (["compat.rbcl.gallery", "nca", "compat.rbcl.neighbours", "0"], "compat.rbcl: neighbours is 0"),
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path, tiny_root, more, message):

@@ -65,7 +65,7 @@ class OldSource:
         if isinstance(bank, OldModel):
             classifier = bank.classifier if self.classes is not None else None
             bank = build_bank(bank, self._datamanager, path, keep=bool(compat.bank))
-        return OldGallery(bank, self._datamanager, classifier, self.classes, device_of(config), compat.rbcl.neighbours)
+        return OldGallery(bank, self._datamanager, classifier, self.classes, device_of(config))
 
     def _classes(self, compat: CfgNode, datamanager: Any) -> Tensor | None:
         """(C,) the old classifier's row for each training identity; None where nobody wants it or can know it."""
@@ -83,9 +83,6 @@ class OldSource:
             print(f"bct: class means stand for the old classifier, for {unknown}")
             return None
         rows = torch.from_numpy(self._matched(path, datamanager))
-        if compat.bct.prototypes == "auto" and bool((rows < 0).any()):
-            print("bct: class means stand for all identities; beside them the old classifier's rows mislead")
-            return None
         return rows
 
     def _matched(self, path: Path, datamanager: Any) -> npt.NDArray[np.int64]:
@@ -98,6 +95,8 @@ class OldSource:
                 "the old model's training images. Name that one with compat.old_images"
             )
         print(f"bct: {int((rows >= 0).sum())} of {len(rows)} identities have a class of the old classifier")
+        if self._config.compat.bct.prototypes == "auto" and (rows < 0).any():
+            print("bct: class means stand for all identities; beside them the old classifier's rows mislead")
         return rows
 
 

@@ -8,7 +8,9 @@ from yacs.config import CfgNode
 from .. import host
 from ..data.names import check_use
 from ..runtime.hints import hint
+from ..runtime.seeding import random_state_kept
 from .loading import ConfigError, get
+from .loss_settings import loss_from
 from .settings import SETTINGS
 
 
@@ -104,9 +106,6 @@ _LEAST = {
     "std.width": 0,
     "compat.old_height": 0,
     "compat.old_width": 0,
-    "compat.contrastive.negatives": 0,
-    "compat.nccl.queue": 1,
-    "compat.rbcl.neighbours": 1,
 }
 
 
@@ -235,3 +234,8 @@ def _validate_compatible(config: CfgNode) -> None:
     for name in compat.losses:
         if not 0 <= compat[name].weight < float("inf"):
             raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight is a number from 0")
+        try:
+            with random_state_kept():
+                loss_from(name, compat[name], dim=1, num_classes=1, seed=0)
+        except ValueError as error:
+            raise ConfigError(f"compat.{name}: {error}") from error

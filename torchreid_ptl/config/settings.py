@@ -1,7 +1,11 @@
 """Every configuration key: its default, what it means, and what it may be."""
 
-from dataclasses import dataclass
+from collections.abc import ItemsView, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from ..losses import registered_losses
+from .loss_settings import loss_keys
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,7 @@ def _ours(default: Any, text: str, choices: tuple[str, ...] = ()) -> Setting:
 
 PLAIN = ("softmax", "triplet", "mgn", "margin_softmax")
 """Objectives of a network by itself."""
-COMPATIBLE = ("l2", "bct", "contrastive", "ract", "nccl", "unibct", "lce", "advbct", "rbcl", "mixbct")
-"""Losses of backward-compatible training."""
-GALLERIES = ("batch", "nca", "full")
-
-SETTINGS: dict[str, Setting] = {
+_STATIC: dict[str, Setting] = {
     "use_gpu": Setting(True, "use a GPU when there is one"),
     # model
     "model.name": Setting("resnet50", "a model of torchreid or of this plugin"),
@@ -132,7 +132,7 @@ SETTINGS: dict[str, Setting] = {
     "std.norm_mean": _ours([0.0, 0.0, 0.0], "mean of each channel the teacher wants, beside std.norm_std"),
     "std.norm_std": _ours([0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*"),
     # backward-compatible training
-    "compat.losses": _ours(["rbcl"], "loss.name compatible: what ties new features to old ones, added up", COMPATIBLE),
+    "compat.losses": _ours(["rbcl"], "loss.name compatible: what ties new features to old ones, added up"),
     "compat.objective": _ours("softmax", "the new model's own objective beside it", ("none", *PLAIN, "cluster")),
     "compat.old": _ours("", "the old model, one of torchreid or of this plugin"),
     "compat.old_weights": _ours("", "its weights; in a chain, the name of the stage that trains it"),
@@ -149,45 +149,6 @@ SETTINGS: dict[str, Setting] = {
         "where dimensions differ: an embedding head of the old one, a rule, or an error",
         ("match", "truncate", "pad", "none"),
     ),
-    "compat.l2.weight": _ours(10.0, "weight of l2"),
-    "compat.l2.t": _ours(0.0, "distance that costs nothing; 0.2 is weakened l2"),
-    "compat.bct.weight": _ours(1.0, "weight of bct"),
-    "compat.bct.prototypes": _ours(
-        "auto",
-        "class means, old classifier with means for those it lacks, or auto: it, if it knows all",
-        ("auto", "classifier", "means"),
-    ),
-    "compat.bct.scale": _ours(16.0, "scale of its cosines"),
-    "compat.contrastive.weight": _ours(1.0, "weight of contrastive"),
-    "compat.contrastive.tau": _ours(0.01, "temperature of contrastive and ract"),
-    "compat.contrastive.negatives": _ours(10, "hardest negatives of contrastive and ract; 0 for all"),
-    "compat.ract.weight": _ours(1.0, "weight of ract"),
-    "compat.nccl.weight": _ours(1.0, "weight of nccl"),
-    "compat.nccl.tau": _ours(0.05, "its temperature"),
-    "compat.nccl.queue": _ours(8192, "old features in its queue"),
-    "compat.unibct.weight": _ours(1.0, "weight of unibct"),
-    "compat.unibct.lambda": _ours(0.9, "share of a prototype that is kept when it is refined"),
-    "compat.unibct.tau": _ours(0.05, "temperature of the propagation"),
-    "compat.unibct.scale": _ours(16.0, "scale of its cosines"),
-    "compat.lce.weight": _ours(1.0, "weight of lce"),
-    "compat.lce.align": _ours(100.0, "weight, within it, of aligning the classifier with class means"),
-    "compat.advbct.weight": _ours(1.0, "weight of advbct"),
-    "compat.advbct.reversal": _ours(1.0, "factor of the reversed gradient"),
-    "compat.advbct.elasticity": _ours(0.5, "boundary from the mean (0) to the largest (1) old distance"),
-    "compat.advbct.boundary": _ours(1.0, "weight of the boundary within it"),
-    "compat.rbcl.weight": _ours(5.0, "weight of rbcl"),
-    "compat.rbcl.gallery": _ours("full", "what it ranks: old features of batch, batch and agents, or all", GALLERIES),
-    "compat.rbcl.dgr": _ours("none", "reactivation of vanishing gradients", ("none", "lift", "restore")),
-    "compat.rbcl.tau": _ours(0.01, "its temperature, in cosine"),
-    "compat.rbcl.other_camera": _ours(False, "count matches by another camera only"),
-    "compat.rbcl.neighbours": _ours(10, "centres nearest to each identity, with gallery nca"),
-    "compat.rbcl.lift_limit": _ours(0.1, "largest lead that lift makes up for, in cosine"),
-    "compat.rbcl.restore_from": _ours(0.03, "lead from which restore holds the slope, in cosine"),
-    "compat.mixbct.weight": _ours(1.0, "weight of mixbct, which takes the place of the own objective"),
-    "compat.mixbct.ratio": _ours(0.3, "share of a batch that is replaced by old features"),
-    "compat.mixbct.keep": _ours(0.9, "share of each identity's old features that are credible"),
-    "compat.mixbct.scale": _ours(30.0, "scale of its cosines; 64 for faces"),
-    "compat.mixbct.margin": _ours(0.3, "its margin in radians; 0.5 for faces"),
     # test
     "test.batch_size": Setting(100, "images in a test batch"),
     "test.dist_metric": Setting("euclidean", "distance between descriptors", ("euclidean", "cosine")),
@@ -210,6 +171,32 @@ SETTINGS: dict[str, Setting] = {
     "eval.rank_lists": _ours("spread", "which queries rank lists show", ("worst", "spread", "random")),
     "eval.rank_list_queries": _ours(8, "queries with a rank list"),
 }
+
+
+class _Settings(Mapping[str, Setting]):
+    """The keys above, and behind those of ``compat`` the ones of the losses that are registered by now."""
+
+    def _all(self) -> dict[str, Setting]:
+        names, own = list(_STATIC), {name: _ours(*key) for name, key in loss_keys().items()}
+        place = 1 + max(index for index, name in enumerate(names) if name.startswith("compat."))
+        found = {name: _STATIC.get(name) or own[name] for name in (*names[:place], *own, *names[place:])}
+        found["compat.losses"] = replace(found["compat.losses"], choices=tuple(registered_losses()))
+        return found
+
+    def __getitem__(self, key: str) -> Setting:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def items(self) -> ItemsView[str, Setting]:
+        return self._all().items()
+
+
+SETTINGS: Mapping[str, Setting] = _Settings()
 """All keys by their dotted names."""
 
 

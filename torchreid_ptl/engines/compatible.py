@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..data.old_features import OldFeatures
 from ..losses.compatible import CompatibleLoss
-from .compatible_objective import CompatibleObjective, agreed_weights, require_classifier
+from .compatible_objective import CompatibleObjective, agreed_weights, named_losses, require_classifier
 from .engine import ImagePTLEngine
 from .feature_objective import descriptor_dim
 from .frozen import Preprocessing
@@ -76,8 +76,7 @@ class ImageCompatibleEngine(ImagePTLEngine):
         device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
         if isinstance(old, nn.Module):
             old = OldModel(old, style, device, channels_last=options.get("channels_last", False))
-        if isinstance(losses, CompatibleLoss):
-            losses = {name_of(losses): losses}
+        losses = named_losses(losses)
         if isinstance(base, str):
             base = named_base(base, label_smooth)
         agreed_weights(losses, weights, base)  # what can be refused is refused before old features are computed
@@ -99,14 +98,3 @@ def named_base(name: str, label_smooth: bool) -> Objective:
     if name != "softmax":
         raise ValueError(f"base is {name!r}; it is 'softmax', an objective of torchreid_ptl.engines, or None")
     return SoftmaxObjective(label_smooth)
-
-
-def name_of(loss: CompatibleLoss) -> str:
-    """The name of a loss's term.
-
-    Example:
-        >>> from torchreid_ptl.losses import RBCLLoss
-        >>> name_of(RBCLLoss())
-        'rbcl'
-    """
-    return type(loss).__name__.removesuffix("Loss").lower()

@@ -63,7 +63,7 @@ class CompatibleObjective(FeatureObjective):
                 that this training does not have.
         """
         super().prepare(network, style)
-        self.dim = self.old.fit(self.dim, self.dimensions)
+        self.dim = self.old.resize(self.dim, self.dimensions)
         self._network = [unwrap(network)]  # in a list: it is no part of this module
         self._show()
         for name, loss in self.losses.items():
@@ -132,6 +132,22 @@ _REMEDIES = {
     "old_classes": "which row of the old classifier stands for which training identity is not known; use class means "
     "instead (compat.bct.prototypes means)",
 }
+
+
+def named_losses(losses: CompatibleLoss | Mapping[str, CompatibleLoss]) -> dict[str, CompatibleLoss]:
+    """Losses by the names of their terms: one loss has the name that it is registered by.
+
+    Raises:
+        ValueError: it is not registered.
+    """
+    if not isinstance(losses, CompatibleLoss):
+        return dict(losses)
+    if not losses.name:
+        raise ValueError(
+            f"{type(losses).__name__} has no name. Register it with torchreid_ptl.register_loss, or give the loss by a "
+            "name of its term: losses={'name': loss}"
+        )
+    return {losses.name: losses}
 
 
 def agreed_weights(

@@ -94,7 +94,7 @@ class TripletObjective(Objective):
     Args:
         margin: of the triplet loss.
         weight_t: weight of the triplet loss.
-        weight_x: weight of the cross-entropy.
+        weight_x: weight of the cross-entropy; 0 as in the host's configuration (the host's engine alone has 1).
         label_smooth: whether to smooth the labels by 0.1.
 
     Raises:
@@ -104,7 +104,7 @@ class TripletObjective(Objective):
     model_loss = "triplet"
 
     def __init__(
-        self, margin: float = 0.3, weight_t: float = 1.0, weight_x: float = 1.0, label_smooth: bool = True
+        self, margin: float = 0.3, weight_t: float = 1.0, weight_x: float = 0.0, label_smooth: bool = True
     ) -> None:
         super().__init__()
         if min(weight_t, weight_x) < 0 or weight_t + weight_x == 0:
@@ -134,7 +134,7 @@ class MGNObjective(TripletObjective):
     """
 
     def __init__(self, margin: float = 1.2, label_smooth: bool = False) -> None:
-        super().__init__(margin=margin, label_smooth=label_smooth)
+        super().__init__(margin, weight_x=1.0, label_smooth=label_smooth)
 
 
 def accuracy(outputs: Outputs, pids: Tensor) -> Tensor:

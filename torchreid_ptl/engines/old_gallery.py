@@ -12,7 +12,6 @@ from torch.nn import functional
 from ..data.in_order import root_of, training_images, training_names
 from ..data.old_features import OldFeatures, names_of
 from ..evaluation.unit import DIMENSIONS, common_dimension
-from ..losses.nca import nearest_centres
 
 
 class OldBatch(NamedTuple):
@@ -38,7 +37,6 @@ class OldGallery:
         classifier: (C_old, D) weights of the old classifier, if they are known.
         classes: (C,) its row for each training identity, -1 for an unknown one.
         device: where the losses work.
-        neighbours: of an identity, for the loss that wants them.
 
     Attributes:
         gallery_pids: (G,) their identities.
@@ -55,9 +53,8 @@ class OldGallery:
         classifier: Tensor | None = None,
         classes: Tensor | None = None,
         device: torch.device | str = "cpu",
-        neighbours: int = 10,
     ) -> None:
-        self.fingerprint, self.device, self._neighbours = bank.fingerprint, torch.device(device), neighbours
+        self.fingerprint, self.device = bank.fingerprint, torch.device(device)
         self._state = torch.empty(0, 3, dtype=torch.long)
         self.num_classes = 0  # never shrinks: the new model's classifier does not
         if (classifier is None) != (classes is None):
@@ -103,10 +100,10 @@ class OldGallery:
         self.gallery_pids, self.gallery_camids = labels.to(self.device).unbind(1)
         self.num_classes = max(self.num_classes, 1 + max(image[1] for image in images))
         self._follow_classes()
-        self._forget("gallery", "class_means", "neighbours")
+        self._forget("gallery", "class_means")
         return True
 
-    def fit(self, dim: int, rule: str = "error") -> int:
+    def resize(self, dim: int, rule: str = "error") -> int:
         """Brings the old side to a dimension that the new model's descriptors can be compared in.
 
         Args:
@@ -126,7 +123,7 @@ class OldGallery:
         self._features = resized(self._features, common)
         if self.old_classifier is not None:
             self.old_classifier = resized(self.old_classifier, common)
-        self._forget("gallery", "class_means", "neighbours")
+        self._forget("gallery", "class_means")
         return common
 
     def batch(self, data: Mapping[str, Any]) -> OldBatch:
@@ -159,11 +156,6 @@ class OldGallery:
             sums.index_add_(0, pids, functional.normalize(self.gallery[part], dim=1))
             counts.index_add_(0, pids, torch.ones_like(pids, dtype=counts.dtype))
         return sums / counts[:, None]  # 0 / 0 is NaN
-
-    @functools.cached_property
-    def neighbours(self) -> Tensor:
-        """(C, K) the identities whose old centres are nearest to each one's."""
-        return nearest_centres(self.class_means, self._neighbours)
 
     def _follow_classes(self) -> None:
         """Where identities are numbered anew, each has the old class that its images began with, if that is one."""
@@ -206,7 +198,7 @@ def compared_dim(new: int, old: int, rule: str = "error") -> int:
     Args:
         new: dimension of the new model's descriptor.
         old: dimension of the old one's.
-        rule: as for :meth:`OldGallery.fit`.
+        rule: as for :meth:`OldGallery.resize`.
 
     Raises:
         ValueError: they differ under ``'error'``, or there is no such rule; names both and the remedies.

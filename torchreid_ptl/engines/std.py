@@ -27,7 +27,7 @@ class STDObjective(FeatureObjective):
     Args:
         teacher: the fine-tuned PTL model.
         lambda_: weight of the distillation, from 0 to 1.
-        base: the student's own objective; :class:`SoftmaxObjective` without label smoothing if None.
+        base: the student's own objective; :class:`SoftmaxObjective` if None.
         projection: maps the student's feature to the teacher's dimension; :func:`projection_of` makes one. Its
             parameters belong into the optimiser; it is dropped afterwards, being no part of the student.
         table: the teacher's features of all training images, so that it is not asked in each step.
@@ -44,7 +44,7 @@ class STDObjective(FeatureObjective):
         projection: nn.Module | None = None,
         table: FeatureTable | None = None,
     ) -> None:
-        super().__init__(base or SoftmaxObjective(label_smooth=False))
+        super().__init__(base or SoftmaxObjective())
         check_lambda(lambda_)
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
         self.projection = projection
@@ -105,7 +105,7 @@ class ImageSTDEngine(ImagePTLEngine):
         scheduler: learning-rate scheduler; None for a constant rate.
         use_gpu: use a GPU when there is one.
         base: the student's own objective; cross-entropy, smoothed as ``label_smooth`` says, if None.
-        label_smooth: whether to smooth the labels by 0.1; the paper names no smoothing.
+        label_smooth: whether to smooth the labels by 0.1, as the host does; the paper names no smoothing.
         projection: see :class:`STDObjective`.
         cache: compute the teacher's features of all training images once; only without augmentation.
         **options: further arguments of :class:`ImagePTLEngine`.
@@ -135,7 +135,7 @@ class ImageSTDEngine(ImagePTLEngine):
         use_gpu: bool = True,
         *,
         base: Objective | None = None,
-        label_smooth: bool = False,
+        label_smooth: bool = True,
         projection: nn.Module | None = None,
         cache: bool = False,
         **options: Any,

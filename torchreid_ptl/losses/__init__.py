@@ -11,6 +11,7 @@ from .margin_softmax import margin_softmax_loss
 from .mixbct import MixBCTLoss, credible_mask, mix_features, mixbct_loss
 from .nccl import NCCLLoss, nccl_loss
 from .rbcl import RBCLLoss, rbcl_loss
+from .registry import build_loss, register_loss, registered_losses
 from .std import STDLoss, std_loss
 from .triplet import BatchHardTripletLoss, batch_hard_triplet_loss
 from .unibct import UniBCTLoss, refine_prototypes, unibct_loss
@@ -33,6 +34,7 @@ __all__ = [
     "batch_hard_triplet_loss",
     "bct_loss",
     "boundary_loss",
+    "build_loss",
     "contrastive_loss",
     "credible_mask",
     "join_prototypes",
@@ -46,6 +48,8 @@ __all__ = [
     "ract_loss",
     "rbcl_loss",
     "refine_prototypes",
+    "register_loss",
+    "registered_losses",
     "std_loss",
     "unibct_loss",
 ]

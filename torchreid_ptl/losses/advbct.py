@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .boundary import boundary_loss, check_elasticity, old_radii
 from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .registry import register_loss
 
 
 def adversarial_loss(
@@ -66,6 +67,7 @@ class Discriminator(nn.Module):
         return self.output(self.hidden(features.to(self.hidden.weight.dtype)).relu()).squeeze(1)
 
 
+@register_loss("advbct")
 class AdvBCTLoss(CompatibleLoss):
     """:func:`adversarial_loss`, and a hinge where new features leave the elastic boundary of their identity.
 
@@ -75,9 +77,9 @@ class AdvBCTLoss(CompatibleLoss):
     Args:
         dim: D.
         hidden: width of the discriminator.
-        elasticity: from 0, the mean distance, to 1, the farthest.
+        elasticity: of the boundary: from 0, the mean old distance, to 1, the farthest.
         reversal: factor of the reversed gradient.
-        boundary_weight: of the hinge.
+        boundary_weight: weight of the hinge at the boundary.
 
     Raises:
         ValueError: settings out of their range.
@@ -105,7 +107,7 @@ class AdvBCTLoss(CompatibleLoss):
         self.elasticity, self.reversal, self.boundary_weight = elasticity, reversal, boundary_weight
         self.discriminator = Discriminator(dim, hidden)
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns the two terms' sum for the batch."""
         means = given["class_means"]
         radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, self.elasticity)

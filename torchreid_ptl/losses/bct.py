@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, l2_normalize
+from .registry import register_loss
 
-Prototypes = Literal["classifier", "means"]
+Prototypes = Literal["auto", "classifier", "means"]
 
 
 def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | None = 16.0) -> Tensor:
@@ -79,37 +80,46 @@ def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Te
     return prototypes, old_classes.where(~lacking, further.to(old_classes))
 
 
+@register_loss("bct")
 class BCTLoss(CompatibleLoss):
     """Module form of :func:`bct_loss`.
 
     Args:
-        prototypes: ``'classifier'``, the old classifier, with class means for the identities it lacks; ``'means'``,
-            class means alone, where it is lost or no identity is shared.
-        scale: of the cosines; None for the old classifier's plain logits, identities it lacks being left out.
+        prototypes: old classifier with means for those it lacks, class means, or auto: it, if it knows all identities,
+            else means, since the two together did worse than means alone.
+        scale: of the cosines.
+            None for the old classifier's plain logits, identities it lacks being left out.
 
     Raises:
         ValueError: settings out of their range.
     """
 
-    def __init__(self, prototypes: Prototypes = "classifier", scale: float | None = 16.0) -> None:
+    def __init__(self, prototypes: Prototypes = "auto", scale: float | None = 16.0) -> None:
         super().__init__()
         _check_scale(scale)
         if prototypes not in get_args(Prototypes):
             raise ValueError(f"prototypes is {prototypes!r}; it is one of {', '.join(get_args(Prototypes))}")
-        if prototypes == "means" and scale is None:
+        if prototypes != "classifier" and scale is None:
             raise ValueError("Logits of class means are cosines and need a scale, about 16")
         self.prototypes, self.scale = prototypes, scale
         means = () if scale is None else ("class_means",)
-        self.needs = means if prototypes == "means" else ("old_classifier", "old_classes", *means)
+        old = ("old_classifier", "old_classes")
+        self.needs = (*old, *means) if prototypes == "classifier" else means
+        self.accepts = old if prototypes == "auto" else ()
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`bct_loss` of the batch; the old features of its images play no part."""
-        if self.prototypes == "means":
+        if not self._uses_classifier(given.get("old_classes")):
             return bct_loss(new, given["class_means"], pids, self.scale)
         prototypes, rows = given["old_classifier"], given["old_classes"]
         if self.scale is not None:
             prototypes, rows = join_prototypes(prototypes, rows, given["class_means"])
         return bct_loss(new, prototypes, rows[pids], self.scale)
+
+    def _uses_classifier(self, old_classes: Tensor | None) -> bool:
+        if self.prototypes == "auto":
+            return old_classes is not None and bool((old_classes >= 0).all())
+        return self.prototypes == "classifier"
 
 
 def _check_scale(scale: float | None) -> None:

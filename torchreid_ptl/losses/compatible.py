@@ -18,10 +18,10 @@ class CompatibleLoss(nn.Module):
     * ``class_means`` (C, D) mean old feature of each training identity, a row of NaN for one without old features;
     * ``old_classifier`` (C_old, D), and ``old_classes`` (C,) its row for each training identity, -1 for an unknown one;
     * ``classifier`` (C, D) the new model's own weights;
-    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,);
-    * ``neighbours`` (C, K) the identities nearest to each, of :func:`.nca.nearest_centres`.
+    * ``gallery`` (G, D) old features with ``gallery_pids``, ``gallery_image_ids`` and ``gallery_camids``, each (G,).
 
     Attributes:
+        name: by which it is registered: its term is ``loss_<name>``; empty for a class that is not.
         needs: names of tensors without which the loss cannot be computed.
         accepts: names of tensors it uses when they are given.
         weight: factor of the loss beside the new model's own, where a source names one.
@@ -29,6 +29,7 @@ class CompatibleLoss(nn.Module):
             -1; else they are left out before it is called.
     """
 
+    name: str = ""
     needs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     weight: float = 1.0
@@ -61,9 +62,9 @@ class CompatibleLoss(nn.Module):
         given = {name: value for name, value in declared.items() if value is not None}
         self._check_names(given)
         check_batch(new, old, pids)
-        return self.loss(new, old.detach(), pids, **given)
+        return self.compute_loss(new, old.detach(), pids, **given)
 
-    def loss(self, *batch: Any, **given: Any) -> Tensor:
+    def compute_loss(self, *batch: Any, **given: Any) -> Tensor:
         """The loss of new, old and pids, which were checked, and what was declared."""
         raise NotImplementedError
 

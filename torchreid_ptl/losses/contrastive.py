@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .registry import register_loss
 
 
-def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
+def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int = 10) -> Tensor:
     r"""Each new feature picks the old feature of its image among those of other identities.
 
     The plain form of Zhang et al., Hot-Refresh Model Upgrades with Regression-Alleviating Compatible Training in Image
@@ -23,7 +24,7 @@ def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, 
         old: (B, D) features of the old model, of the same images; no gradient flows into them.
         pids: (B,) identities.
         tau: temperature, in cosine.
-        negatives: number of hardest negatives of each image; None for all.
+        negatives: number of hardest negatives of each image; 0 for all.
 
     Returns:
         A scalar, float32 or float64.
@@ -38,7 +39,7 @@ def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, 
     return _against(new, old, pids, tau, negatives, with_new=False)
 
 
-def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int | None = 10) -> Tensor:
+def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int = 10) -> Tensor:
     r""":func:`contrastive_loss` with new features of other identities as further negatives.
 
     Zhang et al., ICLR 2022 [paper]: what makes retrieval regress while a gallery is refreshed are new negatives that
@@ -53,7 +54,7 @@ def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negativ
         old: (B, D) features of the old model, of the same images; no gradient flows into them.
         pids: (B,) identities.
         tau: temperature, in cosine.
-        negatives: number of hardest negatives of each image; None for all.
+        negatives: number of hardest negatives of each image; 0 for all.
 
     Returns:
         A scalar, float32 or float64.
@@ -68,12 +69,13 @@ def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negativ
     return _against(new, old, pids, tau, negatives, with_new=True)
 
 
+@register_loss("contrastive")
 class OldNewContrastiveLoss(CompatibleLoss):
     """Module form of :func:`contrastive_loss`.
 
     Args:
         tau: temperature, in cosine.
-        negatives: number of hardest negatives of each image; None for all.
+        negatives: number of hardest negatives of each image; 0 for all.
 
     Raises:
         ValueError: settings out of their range.
@@ -81,23 +83,24 @@ class OldNewContrastiveLoss(CompatibleLoss):
 
     with_new = False
 
-    def __init__(self, tau: float = 0.01, negatives: int | None = 10) -> None:
+    def __init__(self, tau: float = 0.01, negatives: int = 10) -> None:
         super().__init__()
         _check_settings(tau, negatives)
         self.tau, self.negatives = tau, negatives
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns the loss of the batch."""
         return _against(new, old, pids, self.tau, self.negatives, self.with_new)
 
 
+@register_loss("ract")
 class RACTLoss(OldNewContrastiveLoss):
     """Module form of :func:`ract_loss`, with the arguments of :class:`OldNewContrastiveLoss`."""
 
     with_new = True
 
 
-def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int | None, with_new: bool) -> Tensor:
+def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int, with_new: bool) -> Tensor:
     _check_settings(tau, negatives)
     check_batch(new, old, pids)
     with torch.autocast(new.device.type, enabled=False):
@@ -106,13 +109,13 @@ def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int 
         lowest = torch.finfo(f.dtype).min
         kinds = [f @ o.T, f @ f.T] if with_new else [f @ o.T]
         against = torch.cat([(kind / tau).masked_fill(same, lowest) for kind in kinds], dim=1)
-        hardest = against if negatives is None else against.topk(min(negatives, against.shape[1]), dim=1).values
+        hardest = against if negatives == 0 else against.topk(min(negatives, against.shape[1]), dim=1).values
         logits = torch.cat([(f * o).sum(dim=1, keepdim=True) / tau, hardest], dim=1)
         return F.cross_entropy(logits, torch.zeros_like(pids, dtype=torch.long))
 
 
-def _check_settings(tau: float, negatives: int | None) -> None:
+def _check_settings(tau: float, negatives: int) -> None:
     if not tau > 0:
         raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
-    if negatives is not None and negatives < 1:
-        raise ValueError(f"negatives is {negatives}; 1 or more, or None for all")
+    if negatives < 0:
+        raise ValueError(f"negatives is {negatives}; 1 or more, or 0 for all")

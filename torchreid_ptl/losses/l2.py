@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .registry import register_loss
 
 
 def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
@@ -37,6 +38,7 @@ def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
         return (distance - t).clamp(min=0).mean()
 
 
+@register_loss("l2")
 class FeatureL2Loss(CompatibleLoss):
     """Module form of :func:`l2_loss`; weight 10 beside the new model's own loss [paper].
 
@@ -54,7 +56,7 @@ class FeatureL2Loss(CompatibleLoss):
         _check_t(t)
         self.t = t
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns :func:`l2_loss` of the batch; identities play no part."""
         return l2_loss(new, old, self.t)
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .boundary import boundary_loss, old_radii
 from .compatible import CompatibleLoss, l2_normalize
+from .registry import register_loss
 
 
 def lce_loss(
@@ -53,11 +54,12 @@ def lce_loss(
         return align_weight * aligned + boundary_loss(new, pids, class_means, radii)
 
 
+@register_loss("lce")
 class LCELoss(CompatibleLoss):
     """Module form of :func:`lce_loss`; the boundary is the farthest old feature of an identity [ours].
 
     Args:
-        align_weight: of the alignment, from 0.
+        align_weight: weight of aligning the classifier with class means, from 0.
 
     Raises:
         ValueError: ``align_weight`` below 0.
@@ -70,7 +72,7 @@ class LCELoss(CompatibleLoss):
         _check_weight(align_weight)
         self.align_weight = align_weight
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`lce_loss` of the batch."""
         means = given["class_means"]
         radii = old_radii(given["gallery"], given["gallery_pids"], means, pids)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, l2_normalize
 from .margin_softmax import check_margin, margin_softmax_loss
+from .registry import register_loss
 
 ROWS = 1 << 12  # features handled at a time, so that the working memory does not grow with the set
 
@@ -93,18 +94,18 @@ def mixbct_loss(
     weight: Tensor,
     credible: Tensor,
     ratio: float = 0.3,
-    scale: float = 64.0,
-    margin: float = 0.5,
+    scale: float = 30.0,
+    margin: float = 0.3,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Margin softmax over the mixed batch, so that the class weights have to serve new and old features.
 
-    MixBCT, arXiv 2308.06948 [paper]; alpha, s, m and the draw [code]::
+    MixBCT, arXiv 2308.06948 [paper]; alpha and the draw [code]; s and m [ours], for faces 64 and 0.5 [code]::
 
         L = mean_i CE(s * margin(cos(e_i, W), y_i, m)),        e = mix(new, old)
 
     It stands in place of the new model's own classification loss. With ``ratio`` 0, or without a credible sample, it is
-    the plain :func:`margin_softmax_loss`. For re-ID begin at scale 30 and margin 0.3 [ours].
+    the plain :func:`margin_softmax_loss`.
 
     Args:
         new: (B, D) features of the new model.
@@ -125,13 +126,14 @@ def mixbct_loss(
 
     Example:
         >>> eye, all_credible = torch.eye(2), torch.tensor([True, True])
-        >>> mixbct_loss(-eye, eye, torch.tensor([0, 1]), eye, all_credible, ratio=1.0, scale=4.0)  # all are old
+        >>> mixbct_loss(-eye, eye, torch.tensor([0, 1]), eye, all_credible, ratio=1.0, scale=4.0, margin=0.5)
         tensor(0.0295)
     """
     mixed, _ = mix_features(new, old, credible, ratio, generator)
     return margin_softmax_loss(mixed, weight, pids, scale, margin)
 
 
+@register_loss("mixbct")
 class MixBCTLoss(CompatibleLoss):
     """Module form of :func:`mixbct_loss`; holds the class weights and the generator, whose state a checkpoint keeps.
 
@@ -140,11 +142,11 @@ class MixBCTLoss(CompatibleLoss):
         dim: D.
         credible: bool (M,) over the old model's bank, of :func:`credible_mask`; the batch then needs ``image_ids``, and
             an image without a row there (-1) is not replaced. All are credible if None, until :meth:`set_gallery`.
-        ratio: alpha, share of a batch that is replaced.
-        scale: s; about 30 for re-ID.
-        margin: m, in radians; about 0.3 for re-ID.
+        ratio: alpha, share of a batch that is replaced by old features.
+        scale: s, of the cosines; 64 for faces.
+        margin: m, in radians; 0.5 for faces.
         seed: of the draws.
-        keep: T, share of each identity that :meth:`set_gallery` finds credible.
+        keep: T, share of each identity's old features that are credible.
 
     Raises:
         ValueError: settings out of their range.
@@ -159,8 +161,8 @@ class MixBCTLoss(CompatibleLoss):
         dim: int,
         credible: Tensor | None = None,
         ratio: float = 0.3,
-        scale: float = 64.0,
-        margin: float = 0.5,
+        scale: float = 30.0,
+        margin: float = 0.3,
         seed: int = 0,
         keep: float = 0.9,
     ) -> None:
@@ -181,7 +183,7 @@ class MixBCTLoss(CompatibleLoss):
         self.credible = credible_mask(gallery, gallery_pids, self.keep).to(self.classes.device)
         self.needs = ("image_ids",)
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """Returns :func:`mixbct_loss` of the batch."""
         if self.credible is None or image_ids is None:
             credible = torch.ones_like(pids, dtype=torch.bool)

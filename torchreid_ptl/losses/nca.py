@@ -6,20 +6,19 @@ from torch import Tensor
 from .compatible import at_least_float32, l2_normalize
 
 
-def nearest_centres(centres: Tensor, k: int = 10, of: Tensor | None = None, rows: int = 1024) -> Tensor:
+def nearest_centres(centres: Tensor, k: int = 10, rows: int = 1024) -> Tensor:
     """The k most similar other identities of each identity, by the cosine of their centres.
 
     Agents of Dynamic Gradient Reactivation, arXiv 2207.05658; K = 10 and the cosine are [ours]. Computed once for a
-    training set, or for the identities of a batch only; in blocks of ``rows``, so that memory stays bounded.
+    training set, in blocks of ``rows``, so that memory stays bounded.
 
     Args:
         centres: (C, D) mean old feature of each identity, a row of NaN for one without old features.
         k: number of neighbours.
-        of: (M,) identities wanted; all C if None.
         rows: identities handled at a time.
 
     Returns:
-        Identities (M, k), nearest first; -1 where there are fewer, and for an identity without old features.
+        Identities (C, k), nearest first; -1 where there are fewer, and for an identity without old features.
 
     Raises:
         ValueError: ``k`` below 1, or centres that are no matrix.
@@ -34,28 +33,24 @@ def nearest_centres(centres: Tensor, k: int = 10, of: Tensor | None = None, rows
         )
     known = centres.isfinite().all(dim=1)
     points = l2_normalize(centres.detach().nan_to_num(0.0, 0.0, 0.0))
-    wanted = torch.arange(len(centres), device=centres.device) if of is None else of
-    found = wanted.new_full((len(wanted), k), -1)
-    for start in range(0, len(wanted), rows):
-        part = wanted[start : start + rows]
+    every = torch.arange(len(centres), device=centres.device)
+    found = every.new_full((len(every), k), -1)
+    for part in every.split(rows):
         cosines = (points[part] @ points.T).masked_fill_(~(known & known[part, None]), -torch.inf)
         cosines.scatter_(1, part[:, None], -torch.inf)
         best, identity = cosines.topk(min(k, len(centres)), dim=1)
-        found[start : start + rows, : best.shape[1]] = identity.where(best > -torch.inf, -1)
+        found[part, : best.shape[1]] = identity.where(best > -torch.inf, -1)
     return found
 
 
-def agent_gallery(
-    old: Tensor, pids: Tensor, centres: Tensor, neighbours: Tensor | None = None, k: int = 10
-) -> tuple[Tensor, Tensor, Tensor]:
+def agent_gallery(old: Tensor, pids: Tensor, centres: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gallery of a batch: its old features, and the centres nearest to the identities of the batch.
 
     Args:
         old: (B, D) old features of the batch.
         pids: (B,) identities, rows of ``centres``.
         centres: (C, D) as in :func:`nearest_centres`.
-        neighbours: (C, k) of :func:`nearest_centres`; computed for the identities of the batch if None.
-        k: number of neighbours, where they are computed.
+        neighbours: (C, k) of :func:`nearest_centres`.
 
     Returns:
         Features (B + A, D), identities (B + A,) and a bool (B + A,) that marks the A agents, each of which stands there
@@ -63,11 +58,10 @@ def agent_gallery(
 
     Example:
         >>> old, centres = torch.eye(3)[:2], torch.eye(3) + 0.1
-        >>> agent_gallery(old, torch.tensor([0, 1]), centres, k=1)[2]
+        >>> agent_gallery(old, torch.tensor([0, 1]), centres, nearest_centres(centres, k=1))[2]
         tensor([False, False,  True,  True])
     """
-    present = pids.unique()
-    near = nearest_centres(centres, k, of=present) if neighbours is None else neighbours[present]
+    near = neighbours[pids.unique()]
     agents = near[near >= 0].unique()
     gallery = torch.cat([at_least_float32(old), at_least_float32(centres.detach()[agents], old)])
     is_agent = torch.arange(len(gallery), device=old.device) >= len(old)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, check_batch, check_dimensions, l2_normalize
+from .registry import register_loss
 
 
 def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids: Tensor, tau: float = 0.05) -> Tensor:
@@ -57,6 +58,7 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         return ((weight * F.softplus(rivals - logits)).sum(dim=1) / weight.sum(dim=1)).mean()
 
 
+@register_loss("nccl")
 class NCCLLoss(CompatibleLoss):
     """Module form of :func:`nccl_loss`; holds the queue, which a checkpoint keeps.
 
@@ -65,7 +67,7 @@ class NCCLLoss(CompatibleLoss):
 
     Args:
         dim: D.
-        queue_size: Q.
+        queue_size: Q, old features in the queue.
         tau: temperature, in cosine.
 
     Raises:
@@ -90,7 +92,7 @@ class NCCLLoss(CompatibleLoss):
         """Empties the queue, whose identities are others now."""
         self.seen.zero_()
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns :func:`nccl_loss` of the batch; in training its old features enter the queue."""
         check_dimensions(new, self.queue)
         filled = min(int(self.seen), len(self.queue))

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
-from .nca import agent_gallery
+from .nca import agent_gallery, nearest_centres
 from .ranking import Kind, Reactivation, ranking_loss
+from .registry import register_loss
 
 Gallery = Literal["batch", "nca", "full"]
 OF_BANK = ("gallery", "gallery_pids", "gallery_image_ids")
@@ -86,27 +87,29 @@ def rbcl_loss(
         return ranking_loss(_cosines(query, gallery), same_person & ~junk, negative, tau, reactivation)
 
 
+@register_loss("rbcl")
 class RBCLLoss(CompatibleLoss):
     """Module form of :func:`rbcl_loss`, with the gallery it ranks against.
 
     Args:
-        gallery: ``'batch'``, the old features of the batch; ``'nca'``, these and the nearest old centres of its
-            identities; ``'full'``, the old features of the whole training set, the quantity the others approximate.
+        gallery: old features to rank: those of the batch, with the nearest centres too (nca), or of the training set
+            (full), the quantity the others approximate.
         tau: temperature, in cosine.
-        dgr: ``'none'``, ``'lift'`` or ``'restore'``.
+        dgr: reactivation of gradients that vanish: ``'none'``, ``'lift'`` or ``'restore'``.
         other_camera: whether a positive must come from another camera.
-        neighbours: K, centres for each identity of the batch (``'nca'``); a table of :func:`.nca.nearest_centres` may
-            be given as ``neighbours`` with each batch.
-        lift_limit: M, in cosine.
-        restore_from: m, in cosine.
+        neighbours: K, centres nearest to each identity of the batch, with gallery ``'nca'``.
+        lift_limit: M, the largest lead that ``'lift'`` makes up for, in cosine.
+        restore_from: m, the lead from which ``'restore'`` holds the slope, in cosine.
 
     Raises:
         ValueError: settings out of their range.
     """
 
+    weight = 5.0
+
     def __init__(
         self,
-        gallery: Gallery = "batch",
+        gallery: Gallery = "full",
         tau: float = 0.01,
         dgr: Kind = "none",
         other_camera: bool = False,
@@ -124,10 +127,11 @@ class RBCLLoss(CompatibleLoss):
         self.lift_limit, self.restore_from = lift_limit, restore_from
         cameras = ("camids", "gallery_camids") if gallery == "full" else ("camids",)
         of_gallery = {"batch": (), "nca": ("class_means",), "full": ("image_ids", *OF_BANK)}[gallery]
+        self._table: tuple[Tensor, Tensor] | None = None
         self.needs = (*of_gallery, *(cameras if other_camera else ()))
-        self.accepts = {"batch": ("image_ids",), "nca": ("image_ids", "neighbours"), "full": ()}[gallery]
+        self.accepts = {"batch": ("image_ids",), "nca": ("image_ids",), "full": ()}[gallery]
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`rbcl_loss` of the batch; an image without ``image_ids`` is like no other."""
         each = torch.arange(len(pids), device=pids.device)
         ids = given.get("image_ids", each)
@@ -140,8 +144,8 @@ class RBCLLoss(CompatibleLoss):
             gallery, gallery_pids, gallery_ids, gallery_camids = old, pids, ids, camids
         left_out = ids[:, None] == gallery_ids[None, :]
         if self.gallery == "nca":
-            near = given.get("neighbours")
-            gallery, gallery_pids, is_agent = agent_gallery(old, pids, given["class_means"], near, self.neighbours)
+            means = given["class_means"]
+            gallery, gallery_pids, is_agent = agent_gallery(old, pids, means, self._nearest(means))
             agents = len(gallery) - len(old)
             left_out = F.pad(left_out, (0, agents)) | (is_agent & (pids[:, None] == gallery_pids[None, :]))
             gallery_camids = None if camids is None else F.pad(camids, (0, agents), value=-1)
@@ -149,6 +153,12 @@ class RBCLLoss(CompatibleLoss):
             new, gallery, pids, gallery_pids, self.tau, self.dgr, left_out, query_camids=camids,
             gallery_camids=gallery_camids, lift_limit=self.lift_limit, restore_from=self.restore_from,
         )  # fmt: skip
+
+    def _nearest(self, class_means: Tensor) -> Tensor:
+        """(C, K) nearest centres; worked out once for a tensor of class means, not in each step."""
+        if self._table is None or self._table[0] is not class_means:
+            self._table = class_means, nearest_centres(class_means, self.neighbours)
+        return self._table[1]
 
 
 def _cosines(query: Tensor, gallery: Tensor) -> Tensor:

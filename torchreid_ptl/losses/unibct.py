@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .bct import bct_loss
 from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .registry import register_loss
 
 
 def refine_prototypes(
@@ -90,6 +91,7 @@ def unibct_loss(
     return bct_loss(new, refine_prototypes(new, old, pids, class_means, lambda_, tau), pids, scale)
 
 
+@register_loss("unibct")
 class UniBCTLoss(CompatibleLoss):
     """Module form of :func:`unibct_loss`.
 
@@ -111,7 +113,7 @@ class UniBCTLoss(CompatibleLoss):
             raise ValueError(f"scale is {scale}; it lies above 0, about 16")
         self.lambda_, self.tau, self.scale = lambda_, tau, scale
 
-    def loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
+    def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
         """Returns :func:`unibct_loss` of the batch."""
         return unibct_loss(new, old, pids, class_means, self.lambda_, self.tau, self.scale)
 
