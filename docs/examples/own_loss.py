@@ -1,5 +1,7 @@
 """A compatible loss of one's own: used by its name, its settings are keys (compat.cosine.t). After fine_tune.py."""
 
+from pathlib import Path
+
 import torch.nn.functional as F
 
 import torchreid_ptl
@@ -23,4 +25,4 @@ class CosineLoss(torchreid_ptl.losses.CompatibleLoss):
 
 
 if __name__ == "__main__":
-    torchreid_ptl.train("docs/examples/own_loss.yaml")
+    torchreid_ptl.train(Path(__file__).with_suffix(".yaml"))

@@ -1,0 +1,54 @@
+"""The examples run, in ten lines or fewer, and without the command line."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+ORDER = ["fine_tune", "evaluate", "distil", "compatible", "own_loss", "clusters", "chain", "sweep"]
+WRITTEN = {
+    "fine_tune": "log/fine_tune/report.html",
+    "evaluate": "log/evaluation/report.html",
+    "distil": "log/distil/model/model.pth.tar-2",
+    "compatible": "log/compatible/model/model.pth.tar-2",
+    "own_loss": "log/own_loss/report.html",
+    "clusters": "log/clusters/report.html",
+    "chain": "log/chain/chain.md",
+    "sweep": "log/sweep/sweep.md",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what the first example writes, which others begin from."""
+    folder = tmp_path_factory.mktemp("examples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        runpy.run_path(str(EXAMPLES / "fine_tune.py"), run_name="__main__")
+    return folder
+
+
+def test_every_example_is_in_the_list():
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted(ORDER) == sorted(WRITTEN)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_an_example_is_short_and_imports_no_command(name):
+    tree = ast.parse((EXAMPLES / f"{name}.py").read_text())
+    imports = [ast.unparse(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert not any("cli" in line for line in imports)
+    rest = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert ast.get_docstring(tree)
+    if name != "own_loss":  # a class and a configuration
+        assert len(rest) - 1 <= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ORDER)
+def test_an_example_runs(name, place, monkeypatch):
+    monkeypatch.chdir(place)
+    if name != "fine_tune":
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert (place / WRITTEN[name]).is_file()
