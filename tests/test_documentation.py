@@ -209,10 +209,11 @@ LOSS_FILES = [
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
-COMMANDS = ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
+COMMANDS = ["config.loading", "config.settings", "config.shipped"]
+COMMANDS += ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
 
 
-@pytest.mark.parametrize("module", ["cells", "config.shipped", "config.loading", *COMMANDS, *MATHEMATICS])
+@pytest.mark.parametrize("module", ["cells", *COMMANDS, *MATHEMATICS])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

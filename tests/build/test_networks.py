@@ -86,7 +86,7 @@ def test_a_head_that_learnt_nothing_is_not_tested(plain):
 
 
 def test_a_dimension_below_none():
-    with pytest.raises(ConfigError, match="model.embedding is -1; the least is 0"):
+    with pytest.raises(ConfigError, match="model.embedding is -1; allowed: from 0"):
         validate(asked(**{"model.embedding": -1, "data.sources": [TINY], "data.targets": [TINY]}))
 
 

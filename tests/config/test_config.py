@@ -1,5 +1,6 @@
 """Configuration: loading, inheritance, validation, dump."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -140,10 +141,10 @@ def test_options_of_every_type():
         (["ptl.state", "keep"], "Allowed: carry, reset"),
         (["data.on_bad_image", "ignore"], "Allowed: error, skip"),
         (["train.precision", "float16"], "Allowed: float32, bfloat16"),
-        (["train.batch_size", "1"], "train.batch_size is 1; the least is 2"),
-        (["train.lr", "-0.1"], "a learning rate is above 0"),
-        (["train.lr", "0"], "a learning rate is above 0"),
-        (["test.ranks", "[0, 1]"], "ranks count from 1"),
+        (["train.batch_size", "1"], "train.batch_size is 1; allowed: from 2 to"),
+        (["train.lr", "-0.1"], "train.lr is -0.1; allowed: above 0 to 1000 .learning rate"),
+        (["train.lr", "0"], "train.lr is 0.0; allowed: above 0"),
+        (["test.ranks", "[0, 1]"], r"test.ranks is \[0, 1\]; allowed: from 1"),
         (["test.ranks", "[]"], "ranks count from 1"),
         (["loss.name", "mgn"], "the objective of the models mgn"),
         (["loss.name", "triplet"], "set sampler.train_sampler RandomIdentitySampler instead of RandomSampler"),
@@ -156,17 +157,20 @@ def test_options_of_every_type():
             "leaves out of the loss",
         ),
         (["train.stepsize", "[]"], "epochs count from 1"),
-        (["train.stepsize", "[0]"], "epochs count from 1"),
-        (["train.start_epoch", "-3"], "the least is 0"),
+        (["train.stepsize", "[0]"], r"train.stepsize is \[0\]; allowed: from 1"),
+        (["train.start_epoch", "-3"], "train.start_epoch is -3; allowed: from 0"),
         (["data.norm_mean", "[0.5]"], "images have three channels"),
-        (["data.height", "1"], "the least is 16"),
+        (["data.height", "1"], "data.height is 1; allowed: from 16"),
         (["sampler.train_sampler_t", "Foo"], "sampler.train_sampler_t is 'Foo'"),
         (["data.load_train_targets", "True"], "choose others or set it to False"),
-        (["eval.far", "1.0"], "eval.far is 1.0; a rate is above 0 and below 1"),
-        (["eval.memory_mb", "0"], "eval.memory_mb is 0; the least is 1"),
+        (["eval.far", "1.0"], "eval.far is 1.0; allowed: above 0 to below 1"),
+        (["eval.memory_mb", "0"], "eval.memory_mb is 0; allowed: from 1"),
         (["eval.precision", "half"], "eval.precision is 'half'"),
-        (["data.k_tfm", "2"], "set it to 1"),
-        (["std.lambda", "1.2"], "std.lambda is 1.2; a weight between 0, the plain training, and 1"),
+        (["data.k_tfm", "2"], "data.k_tfm is 2; allowed: 1"),
+        (
+            ["std.lambda", "1.2"],
+            r"std.lambda is 1.2; allowed: from 0 to 1 \(weight of the distillation",
+        ),
         (["std.lambda", "-0.1"], "std.lambda is -0.1"),
         (["loss.name", "std"], "needs a teacher: std.teacher, .*resnet50_ptl"),
         (["loss.name", "std", "std.teacher", "resnet50_ptl"], "needs the teacher's weights: std.teacher_weights"),
@@ -176,14 +180,28 @@ def test_options_of_every_type():
         ([*STD, "std.objective", "mgn"], "std.objective mgn is the objective of the models mgn"),
         ([*STD, "std.objective", "triplet"], "std.objective triplet compares .*RandomIdentitySampler"),
         ([*STD, "std.lambda", "1", "train.fixbase_epoch", "1"], "which std.lambda 1 leaves out"),
-        (["std.norm_std", "[1, 0, 1]"], "deviations are above 0"),
-        (["std.height", "-1"], "the least is 0"),
-        (["loss.name", "cluster", "loss.cluster.eps", "1"], "loss.cluster.eps is 1.0; a Jaccard distance above 0"),
+        (["std.norm_std", "[1, 0, 1]"], r"std.norm_std is \[1, 0, 1\]; deviations are above 0"),
+        (["train.gamma", "-0.1"], "train.gamma is -0.1; allowed: above 0"),
+        (["train.base_lr_mult", "-1"], "train.base_lr_mult is -1.0; allowed: from 0"),
+        (["train.lr", "1e999"], "train.lr is inf; allowed: above 0 to 1000"),
+        (["train.weight_decay", "1e999"], "train.weight_decay is inf"),
+        (["train.seed", "-1"], "train.seed is -1; allowed: from 0 to 4294967295"),
+        (["train.seed", "4294967296"], "train.seed is 4294967296"),
+        (["data.workers", "2000"], "data.workers is 2000; allowed: from 0 to 1024"),
+        (["data.norm_std", "[0, 0, 0]"], "data.norm_std is .*; allowed: above 0"),
+        (["std.height", "-1"], "std.height is -1; allowed: from 0"),
+        (
+            ["loss.name", "cluster", "loss.cluster.eps", "1"],
+            "loss.cluster.eps is 1.0; allowed: above 0 to below 1",
+        ),
         (["loss.name", "cluster", "loss.cluster.eps", "0"], "loss.cluster.eps is 0.0"),
         (["loss.name", "cluster", "loss.cluster.temperature", "0"], "loss.cluster.temperature is 0.0"),
-        (["loss.name", "cluster", "loss.cluster.momentum", "1.0"], "loss.cluster.momentum is 1.0; a share from 0"),
-        (["loss.cluster.min_samples", "0"], "loss.cluster.min_samples is 0; the least is 1"),
-        (["loss.cluster.k2", "0"], "loss.cluster.k2 is 0; the least is 1"),
+        (
+            ["loss.name", "cluster", "loss.cluster.momentum", "1.0"],
+            "loss.cluster.momentum is 1.0; allowed: from 0 to below",
+        ),
+        (["loss.cluster.min_samples", "0"], "loss.cluster.min_samples is 0; allowed: from 1"),
+        (["loss.cluster.k2", "0"], "loss.cluster.k2 is 0; allowed: from 1"),
         (["loss.name", "cluster", "train.fixbase_epoch", "1"], "which loss.name cluster does not use; set it to 0"),
         (["loss.name", "cluster", "train.lr_scheduler", "one_cycle"], "choose cosine, multi_step or single_step"),
     ],
@@ -224,3 +242,23 @@ def test_lists_on_the_command_line_need_no_quotes_within(text):
 def test_what_is_no_list_of_texts_is_refused(text):
     with pytest.raises(ConfigError, match="expected a list of texts such as"):
         load_config(None, ["compat.losses", text])
+
+
+def test_every_number_has_a_range_and_its_default_is_in_it():
+    for key, setting in SETTINGS.items():
+        assert setting.allows(setting.default), key
+        number = not isinstance(setting.default, bool) and "number" in setting.kind
+        if number and not re.fullmatch(r"compat\.\w+\.\w+", key):  # those of a loss are checked by its constructor
+            assert None not in (setting.least, setting.most), key
+
+
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan"])
+def test_numbers_are_finite(tmp_path, text):
+    for key, setting in SETTINGS.items():
+        if isinstance(setting.default, float):
+            *sections, name = key.split(".")
+            (tmp_path / "bad.yaml").write_text(
+                "".join(f"{{{s}: " for s in (*sections, name)) + text + "}" * key.count(".") + "}"
+            )
+            with pytest.raises(ConfigError, match=f"{key} is -?(inf|nan); allowed: "):
+                validate(load_config(tmp_path / "bad.yaml"))

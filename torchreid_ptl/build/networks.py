@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from .. import host
+from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
@@ -232,7 +233,7 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
     options: dict[str, Any] = {}
     if name in available_models():
         options = {"state": config.ptl.state}
-        if not name.startswith("mgn"):
+        if not is_mgn(name):
             options["start"] = config.ptl.start
         if not config.ptl.cells:
             options["version"] = 0

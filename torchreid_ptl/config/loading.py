@@ -177,7 +177,8 @@ def _listed(text: str) -> Any:
 
 
 def _typed(key: str, value: Any, origin: str) -> Any:
-    default = SETTINGS[key].default
+    setting = SETTINGS[key]
+    default = setting.default
     if not isinstance(default, str) and isinstance(value, str):
         value = _literal(value)
     if isinstance(default, list) and isinstance(value, str):
@@ -188,7 +189,7 @@ def _typed(key: str, value: Any, origin: str) -> Any:
         value = list(value)
     if type(value) is not type(default) or not _items_fit(value, default):
         raise ConfigError(
-            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {_kind(default)} such as {default!r}"
+            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
         )
     return value
 
@@ -198,13 +199,6 @@ def _items_fit(value: Any, default: Any) -> bool:
         return True
     allowed: tuple[type, ...] = (float, int) if isinstance(default[0], float) else (type(default[0]),)
     return all(type(item) in allowed for item in value)
-
-
-def _kind(default: Any) -> str:
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
-    if isinstance(default, list):
-        return {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}[type(default[0])]
-    return names[type(default)]
 
 
 def _literal(text: str) -> Any:
