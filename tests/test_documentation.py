@@ -23,8 +23,12 @@ README = (ROOT / "README.md").read_text()
 
 EVALUATION = [
     f"evaluation.{name}"
-    for name in ("ranking", "rerank", "verification", "install", "unit", "backfill", "compatibility")
-] + ["evaluation.compatibility_score", "evaluation.version_matrix"]
+    for name in ("ranking", "rerank", "verification", "install", "normalized", "backfill", "compatibility")
+] + [
+    *(f"evaluation.{name}" for name in ("comparison", "compatibility_score", "descriptors", "dimensions")),
+    "evaluation.version_matrix",
+    "runtime.tables",
+]
 
 
 def blocks(language, text=README):
@@ -208,7 +212,7 @@ MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
 @pytest.mark.parametrize(
-    "module", ["cells", "cli.sweep_table", "cli.compatibility_report", *MATHEMATICS, "visual.ranklist"]
+    "module", ["cells", "runs.spread", "report.compatibility_files", *MATHEMATICS, "visual.ranklist"]
 )
 def test_examples_in_docstrings(module):
     import doctest

@@ -9,21 +9,11 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..config.loading import ConfigError
-from ..evaluation.backfill import check_fractions
-from ..evaluation.unit import DIMENSIONS
-from ..report.compatibility_files import leave
-from ..report.files import archive_previous, overwritten, write_config
+from ..evaluation.backfill import FRACTIONS, check_fractions
+from ..evaluation.descriptors import require_same_images
+from ..evaluation.dimensions import DIMENSIONS, check_dimensions, dimension_of
 from ..report.target import FILES
-from ..runs.measured import FRACTIONS, measure
-from ..runs.versions import (
-    INDEPENDENT,
-    Version,
-    check_dimensions,
-    check_same_images,
-    check_weights,
-    describe,
-    read_files,
-)
+from ..runs.versions import INDEPENDENT, Version, check_weights, compare_and_write, describe, read_files
 from ..runtime.console_log import log_to
 from ..runtime.memory import keep_freed_memory
 from ..runtime.seeding import seed_everything
@@ -110,14 +100,11 @@ def compare(parsed: argparse.Namespace) -> None:
     keep_freed_memory()
     with log_to(folder, "test"):
         versions = versions or describe(configs, parsed.dimensions)
-        check_same_images(versions)
-        targets = [measure(target, versions, config, parsed.dimensions, parts) for target in versions[0].sides]
         files = [path for group in (*parsed.features, parsed.independent) for path in group]
-        archive_previous(folder, overwritten(folder, files))
-        write_config(config, folder)
-        settings = {"dimensions": parsed.dimensions, "fractions": list(parts)}
-        left = leave(targets, versions, config, folder, time.monotonic() - started, settings)
-        print("Left: " + ", ".join(map(str, left)))
+        written = compare_and_write(
+            versions, config, folder, parsed.dimensions, started=started, fractions=parts, inputs=files
+        )
+        print("Wrote: " + ", ".join(map(str, written)))
 
 
 def _configure(parsed: argparse.Namespace) -> tuple[dict[str, CfgNode], list[Version]]:
@@ -157,8 +144,9 @@ def _read_all(groups: dict[str, list[str]], rule: str) -> list[Version]:
         if len(paths) < 2:
             raise ConfigError(f"{name}: features come as QUERY GALLERY, or QUERY GALLERY GALLERY ...; got {paths}")
     versions = [read_files(name, paths, FILES) for name, paths in groups.items()]
-    check_dimensions({version.name: version.sides[FILES][0].features.shape[1] for version in versions}, rule)
-    check_same_images(versions)
+    sides = {version.name: version.sides[FILES] for version in versions}
+    check_dimensions({name: dimension_of(name, pair) for name, pair in sides.items() if name != INDEPENDENT}, rule)
+    require_same_images(sides)
     return versions
 
 

@@ -14,9 +14,10 @@ from ..build.training import test_options
 from ..config.loading import ConfigError
 from ..data.features import FeatureFiles, save_features
 from ..data.names import sources_to_test
-from ..engines import Descriptors, EvaluationOptions, ImagePTLEngine, rank
+from ..engines import ImagePTLEngine, long_progress
+from ..evaluation import Descriptors, EvaluationOptions, rank
 from ..host import models
-from ..report.files import archive_previous, leave, overwritten, require_no_chain, write_config
+from ..report.files import archive_previous, overwritten, require_no_chain, write_config, write_results
 from ..report.target import FILES, add_verification, check_shown
 from ..runs.train import run
 from ..runtime.console_log import log_to
@@ -155,7 +156,7 @@ def _save_features(engine: ImagePTLEngine, folder: Path) -> None:
         for side, found in zip(("query", "gallery"), sides, strict=True):
             path = folder / f"features_{safe_name(name)}_{side}.npz"
             save_features(path, found.features, found.pids, found.camids, found.paths)
-            print(f"Left: {path}")
+            print(f"Wrote: {path}")
 
 
 def _evaluate_files(parsed: argparse.Namespace) -> None:
@@ -173,15 +174,17 @@ def _evaluate_files(parsed: argparse.Namespace) -> None:
     require_no_chain(folder)
     with log_to(folder, "test"):
         archive_previous(folder, overwritten(folder, (*parsed.query, *parsed.gallery)))
-        options = EvaluationOptions.of(**test_options(config))
-        result = rank(sides["query"], sides["gallery"], options, torch.device("cuda" if config.use_gpu else "cpu"))
+        options = EvaluationOptions.of(**test_options(config), device="cuda" if config.use_gpu else "cpu")
+        images = len(sides["query"]), len(sides["gallery"])
+        progress = long_progress(sum(images) ** 2 if options.rerank else images[0] * images[1])
+        result = rank(sides["query"], sides["gallery"], options, progress=progress)
         print(result.summary(options.ranks))
-        tested = add_verification(FILES, sides["query"], sides["gallery"], result, config, first_camera=0)
+        tested = add_verification(FILES, sides["query"], sides["gallery"], result, config)
         print(tested.verification or f"No threshold: {tested.reason}")
         write_config(config, folder)
         files = {side: ", ".join(getattr(parsed, side)) for side in sides}
-        left = leave([tested], config, folder, time.monotonic() - started, model=files, shown=shown)
-        print("Left: " + ", ".join(map(str, left)))
+        written = write_results([tested], config, folder, time.monotonic() - started, model=files, shown=shown)
+        print("Wrote: " + ", ".join(map(str, written)))
 
 
 def _read(paths: Sequence[str], config: CfgNode) -> Descriptors:

@@ -75,7 +75,7 @@ def sweep(parsed: argparse.Namespace) -> int:
         replace_file(folder / "sweep.csv", as_csv(entries).encode())
         replace_file(folder / "sweep.md", as_markdown(entries).encode())
         gc.collect()  # a model and what refers to it in circles would stand beside the next one
-    print(f"\n{as_markdown(entries)}\nLeft: {', '.join(str(folder / name) for name in TABLES)}")
+    print(f"\n{as_markdown(entries)}\nWrote: {', '.join(str(folder / name) for name in TABLES)}")
     return sum(bool(outcome.error) for entry in entries for outcome in entry.outcomes)
 
 

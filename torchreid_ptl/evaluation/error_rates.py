@@ -81,12 +81,12 @@ class ErrorRates:
             return None
         return int(np.searchsorted(self.far, far, side="right")) - 1
 
-    def equal(self) -> int:
+    def eer_index(self) -> int:
         """Index of the threshold where FAR and FRR = 1 - TAR differ least."""
         return int(np.argmin(np.abs(self.far - (1 - self.tar))))
 
-    def drawn(self, most: int) -> Integers:
-        """Indices of thresholds for a curve: near to each other in FAR, in log FAR and in TAR."""
+    def curve_indices(self, most: int) -> Integers:
+        """Indices of at most so many thresholds for a curve: evenly spread in FAR, in log FAR and in TAR."""
         count = len(self.thresholds)
         if count <= most:
             return np.arange(count)

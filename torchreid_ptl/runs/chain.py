@@ -97,7 +97,7 @@ def run_stages(chain: Chain, run: Run) -> None:
         print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: {described(chain, index)}")
         run(settings_of(chain, index, resume=chain.resume and (place / CHECKPOINTS).exists()))
         gc.collect()  # networks and optimisers refer to each other and would share the memory with the next stage's
-    print("Left: " + ", ".join(map(str, summarise(chain))))
+    print("Wrote: " + ", ".join(map(str, summarise(chain))))
 
 
 def _archive_dependents(chain: Chain, index: int) -> None:

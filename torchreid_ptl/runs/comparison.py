@@ -1,4 +1,4 @@
-"""After backward-compatible training: the new model before the old model's gallery, without being asked."""
+"""After backward-compatible training: the comparison of the new model with the old one."""
 
 import time
 from collections.abc import Mapping
@@ -8,15 +8,14 @@ from typing import Any
 from yacs.config import CfgNode
 
 from ..build.old_model import build_independent
-from ..engines import CompatibleObjective, Descriptors, EvaluationOptions, ImagePTLEngine, OldModel
-from ..report.compatibility_files import leave
-from ..report.files import COMPARISON, archive_previous, overwritten, write_config
-from .measured import FRACTIONS, measure
-from .versions import INDEPENDENT, Version
+from ..engines import CompatibleObjective, ImagePTLEngine, OldModel
+from ..evaluation import Descriptors, EvaluationOptions
+from ..report.files import COMPARISON
+from .versions import INDEPENDENT, Version, compare_and_write
 
 
 def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
-    """Measures what a compatible training was for, on all its targets, and leaves it in ``comparison/``.
+    """Compares the new model with the old one on all targets of a compatible training, into ``comparison/``.
 
     Args:
         engine: after its last test.
@@ -41,16 +40,9 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
     ]
     if compat.independent:
         origin = {"model": config.model.name, "weights": compat.independent}
-        alone = build_independent(config, engine.datamanager)
-        versions.append(Version(INDEPENDENT, origin, _sides(alone, engine, config)))
-    rule = objective.dimensions
-    targets = [measure(target, versions, config, rule) for target in engine.descriptors]
-    place = folder / COMPARISON
-    place.mkdir(exist_ok=True)
-    archive_previous(place, overwritten(place))
-    write_config(config, place)
-    settings = {"dimensions": rule, "fractions": list(FRACTIONS)}
-    return leave(targets, versions, config, place, time.monotonic() - started, settings)
+        independent = build_independent(config, engine.datamanager)
+        versions.append(Version(INDEPENDENT, origin, _sides(independent, engine, config)))
+    return compare_and_write(versions, config, folder / COMPARISON, objective.dimensions, started=started)
 
 
 def _sides(model: OldModel, engine: ImagePTLEngine, config: CfgNode) -> dict[str, tuple[Descriptors, Descriptors]]:

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from ..build.training import build_datamanager, build_engine, run_options
 from ..data.preflight import check_folders
 from ..engines import ImagePTLEngine
-from ..report.files import begin, leave, require_no_chain, write_config
+from ..report.files import prepare_folder, require_no_chain, write_config, write_results
 from ..report.target import TargetResult, add_verification, check_shown
 from ..runtime.console_log import log_to
 from ..runtime.memory import keep_freed_memory
@@ -38,7 +38,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
         for name, sides in datamanager.test_loader.items():
             check_shown(shown, len(sides["query"].dataset), name)
         engine = build_engine(config, datamanager)
-        begin(config, datamanager)
+        prepare_folder(config, datamanager)
         parameters = sum(p.numel() for p in engine.plain_model().parameters())
         print(f"Model {config.model.name}: {parameters:,} parameters")
         engine.run(**run_options(config))
@@ -46,7 +46,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
             bad = sorted(set(engine.bad_images))
             print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
         write_config(config, folder)
-        left = leave(
+        written = write_results(
             _judged(engine, config),
             config,
             folder,
@@ -56,7 +56,7 @@ def run(config: CfgNode, shown: Sequence[int] = ()) -> ImagePTLEngine:
             history={} if config.test.evaluate else engine.history,
             shown=shown,
         )
-        print("Left: " + ", ".join(map(str, [*left, *compare_with_old(engine, config, folder)])))
+        print("Wrote: " + ", ".join(map(str, [*written, *compare_with_old(engine, config, folder)])))
     return engine
 
 

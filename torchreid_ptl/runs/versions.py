@@ -1,6 +1,6 @@
 """Versions of a model: descriptors of the same images by each, from networks or from files."""
 
-import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +10,15 @@ from yacs.config import CfgNode
 from ..build.networks import build_model, device_of
 from ..build.objectives import model_loss
 from ..build.training import build_datamanager
-from ..config.loading import ConfigError
 from ..data.features import FeatureFileError, FeatureFiles
 from ..data.preflight import check_folders
-from ..engines import Descriptors, EvaluationOptions, FrozenModel, Preprocessing, extract
-from ..evaluation.unit import common_dimension
+from ..engines import FrozenModel, Preprocessing, extract, long_progress
+from ..evaluation import Descriptors, EvaluationOptions, VersionComparison, compare
+from ..evaluation.backfill import FRACTIONS
+from ..evaluation.dimensions import check_dimensions
+from ..report.compatibility_files import write_comparison
+from ..report.compatibility_page import SHOWN
+from ..report.files import archive_previous, overwritten, write_config
 
 INDEPENDENT = "independent"
 """The name of the model that was trained without regard to the others."""
@@ -24,11 +28,11 @@ _SIDES = ("query", "gallery")
 
 @dataclass(frozen=True)
 class Version:
-    """What a version of a model makes of the images.
+    """Descriptors of the images by one version of a model.
 
     Attributes:
         name: of the version.
-        origin: where its descriptors come from, by name, to be told.
+        origin: where its descriptors come from, by name, for the report.
         sides: by data set, descriptors of the queries and of the gallery.
     """
 
@@ -96,7 +100,7 @@ def load_models(configs: Mapping[str, CfgNode], style: Preprocessing, rule: str)
         print(f"Version {name}: {config.model.name}")
         network = build_model(config, 1, model_loss(config))
         frozen[name] = FrozenModel(network, style, style, device_of(config), config.train.channels_last)
-    check_dimensions({name: model.dim for name, model in frozen.items()}, rule)
+    check_dimensions({name: model.dim for name, model in frozen.items() if name != INDEPENDENT}, rule)
     return frozen
 
 
@@ -127,60 +131,66 @@ def describe(configs: Mapping[str, CfgNode], rule: str) -> list[Version]:
     return versions
 
 
-def check_dimensions(dims: Mapping[str, int], rule: str) -> None:
-    """Makes sure every version can be compared with every one before it.
+def compare_and_write(
+    versions: Sequence[Version],
+    config: CfgNode,
+    folder: Path,
+    rule: str,
+    *,
+    started: float,
+    fractions: tuple[float, ...] = FRACTIONS,
+    inputs: Sequence[str] = (),
+) -> list[Path]:
+    """Compares versions on all data sets, prints the results and writes them.
 
     Args:
-        dims: dimension of the descriptors by version, in time order; any goes for the independent one.
-        rule: 'error', 'truncate' or 'pad'.
+        versions: the oldest first; the one called :data:`INDEPENDENT` is the newest, trained without regard to others.
+        config: of the test.
+        folder: where; what an earlier comparison wrote there is archived, when the new results are there.
+        rule: what to do where dimensions differ.
+        started: when the work began, by ``time.monotonic()``.
+        fractions: parts of the gallery, re-encoded for the backfill curve.
+        inputs: files that are read and stay in place.
 
-    Raises:
-        ValueError: dimensions differ under 'error'; names the versions.
+    Returns:
+        The files.
     """
-    names = [name for name in dims if name != INDEPENDENT]
-    for newer, older in zip(names[1:], names[:-1], strict=True):
-        common_dimension(dims[newer], dims[older], rule, (newer, older))
+    targets = [_compare(target, versions, config, rule, fractions) for target in versions[0].sides]
+    folder.mkdir(parents=True, exist_ok=True)
+    archive_previous(folder, overwritten(folder, inputs))
+    write_config(config, folder)
+    return write_comparison(
+        targets,
+        {version.name: version.origin for version in versions},
+        config,
+        folder,
+        time.monotonic() - started,
+        settings={"dimensions": rule, "fractions": list(fractions)},
+        bad_images={path for version in versions for path in version.bad_images},
+    )
 
 
-def check_same_images(versions: Sequence[Version]) -> None:
-    """Makes sure all versions described the same images: as many, of the same identities, cameras and files.
-
-    Files are compared below the folder that each version's have in common, so that they may have been moved, and only
-    where both versions name them.
-
-    Raises:
-        ConfigError: a version differs from the first; says which, and how.
-    """
-    first = versions[0]
-    for version in versions[1:]:
-        for target, pair in version.sides.items():
-            for side, reference, found in zip(_SIDES, first.sides[target], pair, strict=True):
-                difference = _difference(reference, found)
-                if difference:
-                    raise ConfigError(
-                        f"{version.name} has other {side} images than {first.name}: {difference}. All versions must "
-                        "describe the same images in the same order"
-                    )
-
-
-def _difference(reference: Descriptors, found: Descriptors) -> str:
-    if len(found.pids) != len(reference.pids):
-        return f"{len(found.pids)} instead of {len(reference.pids)}"
-    columns = {
-        "identity": (found.pids.tolist(), reference.pids.tolist()),
-        "camera": (found.camids.tolist(), reference.camids.tolist()),
-    }
-    if found.paths and reference.paths:
-        columns["file"] = (_below(found.paths), _below(reference.paths))
-    for name, (own, others) in columns.items():
-        rows = [row for row, (one, other) in enumerate(zip(own, others, strict=True)) if one != other]
-        if rows:
-            first = rows[0]
-            return f"{name} of {len(rows)} rows, of row {first} {own[first]!r} instead of {others[first]!r}"
-    return ""
-
-
-def _below(paths: Sequence[str]) -> list[str]:
-    """Paths below the folder that all of them have in common."""
-    folder = os.path.commonprefix([str(Path(path).parent) + os.sep for path in paths]).rpartition(os.sep)[0]
-    return [str(Path(path))[len(folder) :].lstrip(os.sep) for path in paths]
+def _compare(
+    target: str, versions: Sequence[Version], config: CfgNode, rule: str, fractions: tuple[float, ...]
+) -> VersionComparison:
+    sides = {version.name: version.sides[target] for version in versions}
+    independent = sides.pop(INDEPENDENT, None)
+    query, gallery = next(iter(sides.values()))
+    options = EvaluationOptions(
+        no_match=config.eval.no_match,
+        memory_mb=config.eval.memory_mb,
+        seed=config.train.seed,
+        return_top=SHOWN,
+        device="cuda" if config.use_gpu else "cpu",
+    )
+    found = compare(
+        sides,
+        options,
+        name=target,
+        independent=independent,
+        fractions=fractions,
+        dimensions=rule,
+        progress=long_progress(len(query) * len(gallery), f"{target}: "),
+    )
+    print(found)
+    return found
