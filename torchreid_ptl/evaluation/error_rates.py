@@ -118,14 +118,10 @@ def equal_width(bins: Integers, *counts: Integers) -> tuple[Floats, list[Floats]
     last = np.searchsorted(everything, _DRAWN_SHARE * everything[-1])
     edges = np.linspace(starts[0], ends[last], _DRAWN_BINS + 1)
     places = np.stack([starts, ends], axis=1).ravel()
-    below = [_below(kind)[_around(finite)].ravel() for kind in counts]
+    index = np.flatnonzero(finite)
+    around = np.stack([index, index + 1], axis=1)
+    below = [_below(kind)[around].ravel() for kind in counts]
     return edges, [np.diff(np.interp(edges, places, each)) for each in below]
-
-
-def _around(kept: npt.NDArray[np.bool_]) -> Integers:
-    """Indices of the edges before and after each bin that is kept, shape (K, 2)."""
-    index = np.flatnonzero(kept)
-    return np.stack([index, index + 1], axis=1)
 
 
 def _below(counts: npt.NDArray[Any]) -> Floats:

@@ -13,7 +13,7 @@ from ..runtime.files import replace_file, safe_name
 from ..runtime.tables import as_csv
 from .compatibility_page import backfill_of, matrices_of, matrix_page, update_page
 from .files import provenance, write_json, write_page, write_queries
-from .visual import Report, save_backfill, save_version_matrix
+from .visual import Report, draw_backfill, draw_version_matrix, save_figure
 
 
 def write_comparison(
@@ -77,7 +77,7 @@ def _write_matrix(measured: VersionComparison, folder: Path) -> list[Path]:
     rows = [[figure, name, *scores] for figure in FIGURES for name, scores in matrix.rows(figure)]
     replace_file(paths[0], as_csv([["figure", "query", *matrix.names], *rows]).encode())
     replace_file(paths[1], matrix.as_markdown().encode())
-    save_version_matrix(paths[2], *matrices_of(matrix)["mAP"], "mAP")
+    save_figure(paths[2], draw_version_matrix(*matrices_of(matrix)["mAP"], "mAP"))
     return paths
 
 
@@ -85,7 +85,7 @@ def _write_update(measured: VersionComparison, update: Update, folder: Path) -> 
     """The backfill curve, and the rank of the first match by the old system and along the backfill for each query."""
     which = f"{safe_name(measured.name)}_{update.old}_{update.new}"
     picture = folder / f"backfill_{which}.png"
-    save_backfill(picture, *backfill_of(update.result))
+    save_figure(picture, draw_backfill(*backfill_of(update.result)))
     points = update.result.backfill.points
     flips = [""] * len(measured.query)
     for kind in ("negative", "positive"):

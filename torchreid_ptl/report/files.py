@@ -27,12 +27,13 @@ from .target import TargetResult, chosen_rows, has_images, path_of
 from .test_page import histogram_of, roc_of, settings_of_test, test_page
 from .visual import (
     Report,
-    save_cmc,
+    draw_cmc,
+    draw_roc,
+    draw_score_histogram,
+    draw_training_curves,
+    save_figure,
     save_rank_list,
     save_report,
-    save_roc,
-    save_score_histogram,
-    save_training_curves,
 )
 
 LEFT_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
@@ -239,16 +240,16 @@ def _draw_pictures(
     drawn = []
     if history:
         drawn.append(folder / "curves.png")
-        save_training_curves(drawn[-1], history)
+        save_figure(drawn[-1], draw_training_curves(history))
     if targets:
         drawn.append(folder / "cmc.png")
-        save_cmc(drawn[-1], {tested.name: tested.result.cmc for tested in targets})
+        save_figure(drawn[-1], draw_cmc({tested.name: tested.result.cmc for tested in targets}))
     for tested in targets:
         found, name = tested.verification, safe_name(tested.name)
         if found is not None:
             drawn += [folder / f"scores_{name}.png", folder / f"roc_{name}.png"]
-            save_score_histogram(drawn[-2], **histogram_of(found))
-            save_roc(drawn[-1], *roc_of(tested.name, found), eer=True)
+            save_figure(drawn[-2], draw_score_histogram(**histogram_of(found)))
+            save_figure(drawn[-1], draw_roc(*roc_of(tested.name, found), eer=True))
         if has_images(tested) and (config.test.visrank or len(shown)):
             drawn.append(folder / f"ranklist_{name}.png")
             how, rows = chosen_rows(tested, config, shown)
