@@ -18,6 +18,7 @@ alone, say that they want a sampler of identities.
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -39,8 +40,8 @@ from torchreid_ptl.config.loading import flatten, load_config, to_dict
 from torchreid_ptl.config.shipped import configurations
 from torchreid_ptl.data.old_features import list_digest
 from torchreid_ptl.data.preflight import check_folders
-from torchreid_ptl.engines import EvaluationOptions, Preprocessing
-from torchreid_ptl.evaluation import compatibility, evaluate_ranking
+from torchreid_ptl.engines import Preprocessing
+from torchreid_ptl.evaluation import EvaluationOptions, compatibility, evaluate_ranking
 from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
 from torchreid_ptl.runtime.console_log import log_to
 from torchreid_ptl.runtime.files import replace_file
@@ -95,15 +96,11 @@ def compared(new, old, rule, config):
 
     Of an independent model with a dimension of its own that is the self test alone.
     """
-    query, gallery = new
-    labels = query.pids, gallery.pids, query.camids, gallery.camids
-    if query.features.shape[1] != old[0].shape[1] and rule == "error":
-        tests = {"self_test": (query.features, gallery.features), "old_test": old}
-        return {
-            name: Score.of(evaluate_ranking(*sides, *labels, metric="cosine")).as_dict()
-            for name, sides in tests.items()
-        }
-    result = compatibility(query.features, gallery.features, *old, *labels, dimensions=rule, seed=config.train.seed)
+    old = [dataclasses.replace(side, features=features) for side, features in zip(new, old, strict=True)]
+    if new[0].features.shape[1] != old[0].features.shape[1] and rule == "error":
+        tests, options = {"self_test": new, "old_test": old}, EvaluationOptions(metric="cosine")
+        return {name: Score.of(evaluate_ranking(*sides, options)).as_dict() for name, sides in tests.items()}
+    result = compatibility(new, old, EvaluationOptions(seed=config.train.seed), dimensions=rule)
     print(result)
     return result.as_dict()
 

@@ -17,7 +17,7 @@ import torch
 import torchreid
 from measure import in_own_process, machine, measured
 
-from torchreid_ptl.evaluation import evaluate_ranking, rerank
+from torchreid_ptl.evaluation import Descriptors, evaluate_ranking, rerank
 
 SIZES = {
     # queries, gallery images, dimensions, identities, cameras
@@ -29,7 +29,7 @@ SIZES = {
 
 
 def scene(size, device):
-    """Descriptors with structure: identities scatter round centres, a fifth of the gallery is nobody's."""
+    """Descriptors with structure: identities scatter round centres, a fifth of the gallery are distractors."""
     queries, gallery, dims, people, cameras = SIZES[size]
     generator = torch.Generator().manual_seed(0)
     rng = np.random.default_rng(0)
@@ -47,19 +47,23 @@ def scene(size, device):
     return (*sides, query_pids, gallery_pids, *cams)
 
 
+def described(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids):
+    return Descriptors(query, query_pids, query_camids), Descriptors(gallery, gallery_pids, gallery_camids)
+
+
 def bare(data):
     query, gallery, *_ = data
     return lambda: query @ gallery.T
 
 
 def ours(data):
-    return lambda: evaluate_ranking(*data)
+    return lambda: evaluate_ranking(*described(*data))
 
 
 def ours_ranking_alone(data):
     query, gallery, *labels = data
     distances = torchreid.metrics.compute_distance_matrix(query, gallery)
-    return lambda: evaluate_ranking(None, None, *labels, distances=distances)
+    return lambda: evaluate_ranking(*described(None, None, *labels), distances=distances)
 
 
 def host(data, cython):
@@ -80,7 +84,7 @@ def host_ranking_alone(data, cython):
 
 def ours_reranked(data):
     query, gallery, *labels = data
-    return lambda: evaluate_ranking(None, None, *labels, distances=rerank(query, gallery))
+    return lambda: evaluate_ranking(*described(None, None, *labels), distances=rerank(query, gallery))
 
 
 def host_reranked(data):

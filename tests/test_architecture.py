@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "backbones": {"host"},
     "cells": set(),
     "losses": set(),
-    "evaluation": {"host"},
+    "evaluation": {"host", "runtime"},
     "host": set(),
     "version": set(),
 }

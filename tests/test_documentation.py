@@ -24,8 +24,12 @@ README = (ROOT / "README.md").read_text()
 
 EVALUATION = [
     f"evaluation.{name}"
-    for name in ("ranking", "rerank", "verification", "install", "unit", "backfill", "compatibility")
-] + ["evaluation.compatibility_score", "evaluation.version_matrix"]
+    for name in ("ranking", "rerank", "verification", "install", "normalized", "backfill", "compatibility")
+] + [
+    *(f"evaluation.{name}" for name in ("comparison", "compatibility_score", "descriptors", "dimensions")),
+    "evaluation.version_matrix",
+    "runtime.tables",
+]
 
 
 def blocks(language, text=README):

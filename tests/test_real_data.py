@@ -11,7 +11,7 @@ import torchreid
 from helpers import configure, parse, run
 
 from torchreid_ptl.data.manager import ImageDataManager
-from torchreid_ptl.evaluation import evaluate_ranking, rerank
+from torchreid_ptl.evaluation import Descriptors, evaluate_ranking, rerank
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
@@ -73,7 +73,8 @@ def test_evaluation_of_real_descriptors_equals_the_hosts(descriptors, monkeypatc
         patch.setattr(np, "argsort", lambda values, axis=-1: unstable(values, axis=axis, kind="stable"))
         cmc, mean_ap = torchreid.metrics.evaluate_rank(matrices[0], *labels, use_cython=False)
         reranked = torchreid.utils.re_ranking(*matrices)
-    result = evaluate_ranking(None, None, *labels, distances=matrices[0])
+    images = (Descriptors(None, side.pids, side.camids) for side in (query, gallery))
+    result = evaluate_ranking(*images, distances=matrices[0])
     assert result.mAP == mean_ap
     np.testing.assert_array_equal(result.cmc, cmc)
     np.testing.assert_allclose(rerank(None, None, distances=matrices).dense(), reranked, atol=1e-6)

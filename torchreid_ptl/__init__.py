@@ -27,8 +27,10 @@ def __getattr__(name: str) -> Any:
     if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _ON_DEMAND[name]
-    return getattr(importlib.import_module(f".{module}", __name__), name) if module else importlib.import_module(
-        f".{name}", __name__
+    return (
+        getattr(importlib.import_module(f".{module}", __name__), name)
+        if module
+        else importlib.import_module(f".{name}", __name__)
     )
 
 

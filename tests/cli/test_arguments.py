@@ -44,9 +44,7 @@ def test_keys_take_the_next_word_wherever_they_are(arguments, pairs, switches):
 
 
 def test_switches_may_follow_the_pairs():
-    config = configure(
-        parse(["train.lr", "0.1", "-s", "viper", "train.max_epoch", "3", "-t", "grid", "--root", "/x"])
-    )
+    config = configure(parse(["train.lr", "0.1", "-s", "viper", "train.max_epoch", "3", "-t", "grid", "--root", "/x"]))
     assert (config.train.lr, config.train.max_epoch) == (0.1, 3)
     assert (config.data.sources, config.data.targets, config.data.root) == (["viper"], ["grid"], "/x")
 

@@ -15,7 +15,7 @@ import torchreid
 
 from torchreid_ptl.cli.compatibility import main
 from torchreid_ptl.data.features import FeatureFile, save_features
-from torchreid_ptl.evaluation import compatibility
+from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, compatibility
 
 ROOT = Path(__file__).parents[2]
 TINY = "drawn_pedestrians_tiny"
@@ -145,15 +145,11 @@ def test_files_of_features(tmp_path, files, tiny_root):
     first, second = found["updates"]
     sides = [[np.concatenate([FeatureFile(p).read() for p in part]) for part in (f[:1], f[1:])] for f in files]
     query, pieces = FeatureFile(files[0][0]), [FeatureFile(path) for path in files[0][1:]]
-    labels = (
-        query.pids,
-        np.concatenate([piece.pids for piece in pieces]),
-        query.camids,
-        np.concatenate([piece.camids for piece in pieces]),
-    )
-    expected = compatibility(
-        *sides[2], *sides[1], *labels, independent=tuple(sides[2]), fractions=(0, 0.4, 1), seed=7
-    ).as_dict()
+    labels = [(query.pids, query.camids)]
+    labels.append(tuple(np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("pids", "camids")))
+    old, new = (tuple(Descriptors(f, *own) for f, own in zip(sides[v], labels, strict=True)) for v in (1, 2))
+    options = EvaluationOptions(seed=7)
+    expected = compatibility(new, old, options, independent=new, fractions=(0, 0.4, 1)).as_dict()
     assert second["backfill"] == expected["backfill"]
     assert second["update_gain"] == expected["update_gain"]
     assert second["independent"] == expected["independent"] == expected["self_test"]

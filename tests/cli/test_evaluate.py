@@ -119,7 +119,7 @@ def test_the_weights_asked_for_win_over_those_of_the_configuration(tmp_path, tin
 
 
 def test_a_gallery_without_matches_is_refused_before_reranking(files, capsys, monkeypatch):
-    monkeypatch.setattr("torchreid_ptl.engines.inference.rerank", lambda *a, **k: pytest.fail("re-ranked"))
+    monkeypatch.setattr("torchreid_ptl.evaluation.ranking.rerank", lambda *a, **k: pytest.fail("re-ranked"))
     command = ["--query", str(files / "query.npz"), "--gallery", str(files / "query.npz"), "test.rerank", "True"]
     assert main(["--save-dir", str(files / "out"), *command]) == 1
     assert "none of the 12 queries has a match" in capsys.readouterr().err

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from torchreid_ptl.data.features import FeatureFile, FeatureFileError, FeatureFiles, save_features
-from torchreid_ptl.evaluation import evaluate_ranking
+from torchreid_ptl.evaluation import Descriptors, evaluate_ranking
 
 LABELS = {"pids": np.arange(6), "camids": np.zeros(6, int)}
 
@@ -44,9 +44,9 @@ def test_a_gallery_in_pieces_ranks_like_a_whole_one(tmp_path, suffix):
     assert pieces.shape == (70, 8)
     torch.testing.assert_close(pieces[0:70], torch.tensor(gallery).float())
     torch.testing.assert_close(pieces[29:31], torch.tensor(gallery[29:31]).float())
-    sides = rng.integers(0, 5, 9), np.full(9, 9)
-    whole = evaluate_ranking(query, gallery, sides[0], pids, sides[1], camids)
-    parts = evaluate_ranking(query, pieces, sides[0], pieces.pids, sides[1], pieces.camids)
+    queries = Descriptors(query, rng.integers(0, 5, 9), np.full(9, 9))
+    whole = evaluate_ranking(queries, Descriptors(gallery, pids, camids))
+    parts = evaluate_ranking(queries, Descriptors(pieces, pieces.pids, pieces.camids))
     assert parts.mAP == whole.mAP
     np.testing.assert_array_equal(parts.first_hit, whole.first_hit)
 

@@ -9,7 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from torchreid_ptl.evaluation import RankingResult, blocks, distances, evaluate_ranking, ranking
+from torchreid_ptl.evaluation import (
+    Descriptors,
+    EvaluationOptions,
+    RankingResult,
+    blocks,
+    distances,
+    evaluate_ranking,
+    ranking,
+)
+
+
+def pair(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids):
+    return Descriptors(query, query_pids, query_camids), Descriptors(gallery, gallery_pids, gallery_camids)
+
+
+def ranked(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, metric=None, **settings):
+    """`evaluate_ranking` of arrays."""
+    given = {name: settings.pop(name) for name in ("distances", "progress") if name in settings}
+    sides = pair(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids)
+    return evaluate_ranking(*sides, EvaluationOptions(metric=metric, **settings), **given)
 
 
 def naive_list(query, gallery, pid, camid, gallery_pids, gallery_camids):
@@ -79,9 +98,9 @@ def test_equals_plain_loops_with_ties(seed, queries, images, dims, people, camer
     valid = [score for score in expected if score]
     if not valid:
         with pytest.raises(ValueError, match=f"none of the {queries} queries"):
-            evaluate_ranking(*data, max_rank=max_rank)
+            ranked(*data, max_rank=max_rank)
         return
-    result = evaluate_ranking(*data, max_rank=max_rank)
+    result = ranked(*data, max_rank=max_rank)
     assert result.mAP == pytest.approx(np.mean([ap for ap, _, _ in valid]))
     assert result.mINP == pytest.approx(np.mean([inp for _, inp, _ in valid]))
     cmc = [np.mean([first <= k for _, _, first in valid]) for k in range(1, min(max_rank, images) + 1)]
@@ -108,18 +127,18 @@ def test_equals_the_host_to_the_last_bit(make, metric, images, monkeypatch):
     distances = torchreid.metrics.compute_distance_matrix(*sides, metric).numpy()
     cmc, mean_ap = host_scores(monkeypatch, distances, labels, max_rank=10)
     for source in ({}, {"distances": distances}, {"distances": torch.tensor(distances)}):
-        result = evaluate_ranking(*sides, *labels, metric, max_rank=10, **source)
+        result = ranked(*sides, *labels, metric, max_rank=10, **source)
         assert result.mAP == mean_ap
         np.testing.assert_array_equal(result.cmc, cmc)
         assert result.cmc.dtype == cmc.dtype
-    alone = evaluate_ranking(None, None, *labels, distances=distances)
+    alone = ranked(None, None, *labels, distances=distances)
     assert alone.mAP == mean_ap
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_average_precision_equals_scikit_learn(metric):
     query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = gaussian_scene(3)
-    result = evaluate_ranking(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, metric)
+    result = ranked(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, metric)
     if metric == "cosine":
         query, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery))
     for index, features in enumerate(query):
@@ -141,9 +160,9 @@ def test_blocks_do_not_change_the_result(make, metric, protocol, rows, columns, 
     # Made once: products of other shapes may differ in the last bit.
     given = ranking.FeatureDistances(query, gallery, metric).dense()
     options = {"protocol": protocol, "return_top": 7, "distances": given}
-    whole = evaluate_ranking(None, None, *labels, **options)
+    whole = ranked(None, None, *labels, **options)
     monkeypatch.setattr(ranking, "make_plan", lambda shape, *_: blocks.Plan(shape, rows, columns, chunk, 2))
-    parts = evaluate_ranking(None, None, *labels, **options)
+    parts = ranked(None, None, *labels, **options)
     assert_same(parts, whole)
     np.testing.assert_array_equal(parts.top, whole.top)
     np.testing.assert_array_equal(parts.top_distances, whole.top_distances)
@@ -153,10 +172,10 @@ def test_blocks_do_not_change_the_result(make, metric, protocol, rows, columns, 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_descriptors_in_tiles(metric, monkeypatch):
     query, gallery, *labels = scene(5, queries=97, images=1500)
-    whole = evaluate_ranking(query + 1, gallery + 1, *labels, metric)
+    whole = ranked(query + 1, gallery + 1, *labels, metric)
     monkeypatch.setattr(ranking, "make_plan", lambda shape, *_: blocks.Plan(shape, 97, 400, 10, 1))
     monkeypatch.setattr(distances, "_PART_BYTES", 300)
-    parts = evaluate_ranking(query + 1, gallery.astype("f2") + 1, *labels, metric)
+    parts = ranked(query + 1, gallery.astype("f2") + 1, *labels, metric)
     if metric == "euclidean":  # whole numbers: no rounding
         assert_same(parts, whole)
     assert parts.mAP == pytest.approx(whole.mAP, abs=0.02)
@@ -192,10 +211,10 @@ def test_a_plan_stays_within_its_budget(shape, memory, device):
 
 def test_a_gallery_that_is_read_when_needed(tmp_path):
     query, gallery, *labels = gaussian_scene(3)
-    expected = evaluate_ranking(query, gallery.astype("f4"), *labels)
+    expected = ranked(query, gallery.astype("f4"), *labels)
     path = tmp_path / "gallery.npy"
     np.save(path, gallery.astype("f4"))
-    assert_same(evaluate_ranking(query, np.load(path, mmap_mode="r"), *labels), expected)
+    assert_same(ranked(query, np.load(path, mmap_mode="r"), *labels), expected)
 
     class OnDisk:
         shape = gallery.shape
@@ -205,7 +224,7 @@ def test_a_gallery_that_is_read_when_needed(tmp_path):
             OnDisk.read += 1
             return gallery[rows]
 
-    assert_same(evaluate_ranking(query, OnDisk(), *labels), expected)
+    assert_same(ranked(query, OnDisk(), *labels), expected)
     assert OnDisk.read >= 2
 
 
@@ -229,8 +248,8 @@ def naive_single_shot(distances, query_pids, gallery_pids, query_camids, gallery
 def test_single_gallery_shot(make):
     query, gallery, *labels = make(2, queries=15, images=60)
     exact = ((query[:, None] - gallery[None]) ** 2).sum(2)
-    result = evaluate_ranking(query, gallery, *labels, protocol="cuhk03", repeats=400)
-    market = evaluate_ranking(query, gallery, *labels)
+    result = ranked(query, gallery, *labels, protocol="cuhk03", repeats=400)
+    market = ranked(query, gallery, *labels)
     assert (result.mAP, result.mINP) == (market.mAP, market.mINP)
     people = len(set(labels[1].tolist()))
     assert len(result.cmc) == people
@@ -239,17 +258,17 @@ def test_single_gallery_shot(make):
         expected = naive_single_shot(exact, *labels, k, 400, np.random.default_rng(1))
         assert result.rank(k) == pytest.approx(expected, abs=0.04)
         assert result.cmc[k - 1] == np.float32(result.rank(k))
-    again = evaluate_ranking(query, gallery, *labels, protocol="cuhk03", repeats=400)
+    again = ranked(query, gallery, *labels, protocol="cuhk03", repeats=400)
     np.testing.assert_array_equal(again.shots, result.shots)
-    other = evaluate_ranking(query, gallery, *labels, protocol="cuhk03", repeats=400, seed=1)
+    other = ranked(query, gallery, *labels, protocol="cuhk03", repeats=400, seed=1)
     assert (other.shots != result.shots).any()
 
 
 def test_single_gallery_shot_with_one_image_of_each_identity_is_the_plain_ranking():
     query, gallery, _, _, query_camids, _ = gaussian_scene(4, queries=20, images=20)
     labels = (np.arange(20), np.arange(20), np.zeros(20, int), np.ones(20, int))
-    result = evaluate_ranking(query, gallery, *labels, protocol="cuhk03", repeats=3)
-    plain = evaluate_ranking(query, gallery, *labels)
+    result = ranked(query, gallery, *labels, protocol="cuhk03", repeats=3)
+    plain = ranked(query, gallery, *labels)
     np.testing.assert_array_equal(result.cmc, plain.cmc)
     assert (result.shots == plain.first_hit[:, None]).all()
 
@@ -260,7 +279,7 @@ def test_single_gallery_shot_is_near_the_hosts(monkeypatch):
     sides = torch.tensor(query).float(), torch.tensor(gallery).float()
     distances = torchreid.metrics.compute_distance_matrix(*sides).numpy()
     cmc, mean_ap = host_scores(monkeypatch, distances, labels, use_metric_cuhk03=True)
-    result = evaluate_ranking(*sides, *labels, protocol="cuhk03")
+    result = ranked(*sides, *labels, protocol="cuhk03")
     assert result.mAP == mean_ap
     np.testing.assert_allclose(result.cmc, cmc[: len(result.cmc)], atol=0.05)
 
@@ -269,62 +288,62 @@ def test_single_gallery_shot_is_near_the_hosts(monkeypatch):
 def test_infinite_distances_keep_the_order_of_the_gallery(protocol):
     given = np.array([[np.inf, np.inf, np.inf, 2.0, -np.inf]], dtype=np.float32)
     labels = ([1], [1, 2, 1, 3, 4], [0], [0, 0, 1, 0, 0])
-    result = evaluate_ranking(None, None, *labels, distances=given, return_top=5, protocol=protocol)
+    result = ranked(None, None, *labels, distances=given, return_top=5, protocol=protocol)
     assert result.top.tolist() == [[4, 3, 1, 2, -1]]
     assert result.first_hit.tolist() == [4]
 
 
 def test_everything_is_junk_or_one_identity():
-    everything = evaluate_ranking(np.zeros((3, 2)), np.zeros((50, 2)), [1] * 3, [1] * 50, [0] * 3, [0, 1] * 25)
+    everything = ranked(np.zeros((3, 2)), np.zeros((50, 2)), [1] * 3, [1] * 50, [0] * 3, [0, 1] * 25)
     assert everything.mAP == everything.mINP == 1.0
     one_camera = arguments(query_camids=[0] * 4, gallery_camids=[0] * 20)
     with pytest.raises(ValueError, match="none of the 4 queries has a match"):
-        evaluate_ranking(**one_camera)
+        ranked(**one_camera)
 
 
 def test_queries_without_match_can_be_an_error():
     options = arguments(query_pids=[0, 1, 99, 2])
-    assert evaluate_ranking(**options).skipped.tolist() == [2]
+    assert ranked(**options).skipped.tolist() == [2]
     with pytest.raises(ValueError, match=r"1 of 4 queries have no match .*identity 99 is not in the gallery"):
-        evaluate_ranking(**options, on_no_match="error")
+        ranked(**options, no_match="error")
 
 
 def test_progress_is_told():
     seen = []
-    evaluate_ranking(*gaussian_scene(3), progress=lambda done, total: seen.append((done, total)))
+    ranked(*gaussian_scene(3), progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (30, 30)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
 def test_other_dtypes(dtype):
     query, gallery, *labels = scene(7)
-    expected = evaluate_ranking(query, gallery, *labels)
-    assert_same(evaluate_ranking(torch.tensor(query).to(dtype), torch.tensor(gallery).to(dtype), *labels), expected)
+    expected = ranked(query, gallery, *labels)
+    assert_same(ranked(torch.tensor(query).to(dtype), torch.tensor(gallery).to(dtype), *labels), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
 def test_numpy_dtypes_and_labels_of_any_kind(dtype):
     query, gallery, *labels = scene(8)
-    expected = evaluate_ranking(query, gallery, *labels)
+    expected = ranked(query, gallery, *labels)
     frozen = gallery.astype(dtype)[::-1]
     frozen.flags.writeable = False
     query_pids, gallery_pids, query_camids, gallery_camids = labels
     mixed = (query_pids.tolist(), torch.tensor(gallery_pids), tuple(query_camids.tolist()), gallery_camids.astype("u1"))
-    assert_same(evaluate_ranking(query.astype(dtype), frozen[::-1], *mixed), expected)
+    assert_same(ranked(query.astype(dtype), frozen[::-1], *mixed), expected)
 
 
 def test_large_half_precision_features_do_not_overflow():
     query, gallery, *labels = scene(9)
     big = [torch.tensor(x * 2.0**14).half() for x in (query, gallery)]
-    assert_same(evaluate_ranking(*big, *labels), evaluate_ranking(query, gallery, *labels))
+    assert_same(ranked(*big, *labels), ranked(query, gallery, *labels))
 
 
 def test_autocast_and_gradients_stay_outside():
     query, gallery, *labels = gaussian_scene(4)
-    expected = evaluate_ranking(query, gallery, *labels)
+    expected = ranked(query, gallery, *labels)
     tracked = torch.tensor(query, dtype=torch.float32, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_same(evaluate_ranking(tracked, gallery, *labels), expected)
+        assert_same(ranked(tracked, gallery, *labels), expected)
 
 
 @pytest.mark.gpu
@@ -332,8 +351,8 @@ def test_autocast_and_gradients_stay_outside():
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_gpu_equals_cpu(metric):
     query, gallery, *labels = gaussian_scene(6)
-    on_gpu = evaluate_ranking(torch.tensor(query).cuda(), torch.tensor(gallery).cuda(), *labels, metric, return_top=3)
-    assert_same(on_gpu, evaluate_ranking(query, gallery, *labels, metric))
+    on_gpu = ranked(torch.tensor(query).cuda(), torch.tensor(gallery).cuda(), *labels, metric, return_top=3)
+    assert_same(on_gpu, ranked(query, gallery, *labels, metric))
     assert isinstance(on_gpu.top, np.ndarray)
 
 
@@ -341,16 +360,14 @@ def test_cosine_ignores_length():
     query, gallery, *labels = gaussian_scene(11)
     rng = np.random.default_rng(0)
     stretched = [x * 2.0 ** rng.integers(-8, 8, (len(x), 1)) for x in (query, gallery)]
-    assert_same(evaluate_ranking(*stretched, *labels, "cosine"), evaluate_ranking(query, gallery, *labels, "cosine"))
-    euclidean = evaluate_ranking(*stretched, *labels)
-    assert euclidean.mAP != evaluate_ranking(query, gallery, *labels).mAP
+    assert_same(ranked(*stretched, *labels, "cosine"), ranked(query, gallery, *labels, "cosine"))
+    euclidean = ranked(*stretched, *labels)
+    assert euclidean.mAP != ranked(query, gallery, *labels).mAP
 
 
 def test_junk_leaves_the_list():
     query, gallery = [[0.0]], [[0.0], [1.0], [2.0], [3.0], [4.0]]
-    result = evaluate_ranking(
-        np.array(query), np.array(gallery), [1], [1, 2, 1, 1, 1], [0], [0, 0, 1, 0, 2], return_top=6
-    )
+    result = ranked(np.array(query), np.array(gallery), [1], [1, 2, 1, 1, 1], [0], [0, 0, 1, 0, 2], return_top=6)
     assert result.top.tolist() == [[1, 2, 4, -1, -1, -1]]
     assert result.first_hit.tolist() == [2]
     assert result.mAP == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -360,19 +377,19 @@ def test_junk_leaves_the_list():
 
 def test_top_is_the_junk_free_list():
     data = scene(13)
-    result = evaluate_ranking(*data, return_top=10)
+    result = ranked(*data, return_top=10)
     query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = data
     for index, top in enumerate(result.top.tolist()):
         expected = naive_list(
             query[index], gallery, query_pids[index], query_camids[index], gallery_pids, gallery_camids
         )
         assert top == [image for image, _ in expected][:10]
-    assert evaluate_ranking(*data).top is None
+    assert ranked(*data).top is None
 
 
 def test_queries_without_match_are_skipped_and_listed():
     gallery = torch.eye(4)
-    result = evaluate_ranking(gallery[[1, 0, 2]], gallery, [5, 1, 9], [1, 5, 5, 1], [0, 0, 0], [1, 0, 0, 1])
+    result = ranked(gallery[[1, 0, 2]], gallery, [5, 1, 9], [1, 5, 5, 1], [0, 0, 0], [1, 0, 0, 1])
     assert result.skipped.tolist() == [0, 2]
     assert np.isnan(result.average_precision[[0, 2]]).all()
     assert result.first_hit.tolist() == [0, 1, 0]
@@ -383,10 +400,10 @@ def test_queries_without_match_are_skipped_and_listed():
 
 def test_ranks_beyond_gallery_and_curve():
     data = scene(17, images=30)
-    clipped = evaluate_ranking(*data, max_rank=500)
+    clipped = ranked(*data, max_rank=500)
     assert len(clipped.cmc) == 30
     assert clipped.rank(500) == clipped.cmc[-1] == 1.0
-    short = evaluate_ranking(*data, max_rank=2)
+    short = ranked(*data, max_rank=2)
     assert short.cmc.tolist() == clipped.cmc[:2].tolist()
     assert [np.float32(short.rank(k)) for k in range(1, 31)] == clipped.cmc.tolist()
     with pytest.raises(ValueError, match="ranks count from 1, got 0"):
@@ -420,10 +437,8 @@ def test_result_prints_and_serialises():
 def test_gallery_order_matters_only_for_ties():
     query, gallery, query_pids, gallery_pids, query_camids, gallery_camids = gaussian_scene(19)
     order = np.random.default_rng(1).permutation(len(gallery))
-    shuffled = evaluate_ranking(
-        query, gallery[order], query_pids, gallery_pids[order], query_camids, gallery_camids[order]
-    )
-    assert_same(shuffled, evaluate_ranking(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids))
+    shuffled = ranked(query, gallery[order], query_pids, gallery_pids[order], query_camids, gallery_camids[order])
+    assert_same(shuffled, ranked(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids))
 
 
 def arguments(**changes):
@@ -457,14 +472,14 @@ def spoiled(rows, value):
         ({"query": np.full((4, 3), 1e300)}, r"4 of 4 query rows"),
         ({"query": np.zeros((0, 3)), "query_pids": [], "query_camids": []}, r"query is empty: .*\(0, 3\)"),
         ({"gallery": np.zeros((0, 3)), "gallery_pids": [], "gallery_camids": []}, "gallery is empty"),
-        ({"query_pids": [1, 2, 3]}, r"query_pids must hold one number for each of 4 descriptors, got \(3,\)"),
-        ({"gallery_pids": [1]}, "gallery_pids must hold .* 20 descriptors"),
-        ({"query_camids": [[1], [2], [3], [4]]}, r"query_camids must hold .*got \(4, 1\)"),
-        ({"gallery_camids": [1] * 21}, r"gallery_camids must hold .*got \(21,\)"),
-        ({"query_pids": ["a", "b", "c", "d"]}, "query_pids must be integers"),
-        ({"query_camids": [0.0, 1.0, 2.0, 3.0]}, "query_camids must be integers, got float64"),
+        ({"query_pids": [1, 2, 3]}, r"^pids must hold one integer for each of 4 images, got shape \(3,\)"),
+        ({"gallery_pids": [1]}, "^pids must hold .* 20 images"),
+        ({"query_camids": [[1], [2], [3], [4]]}, r"camids must hold .*got shape \(4, 1\)"),
+        ({"gallery_camids": [1] * 21}, r"camids must hold .*got shape \(21,\)"),
+        ({"query_pids": ["a", "b", "c", "d"]}, "pids must be integers"),
+        ({"query_camids": [0.0, 1.0, 2.0, 3.0]}, "camids must be integers, got float64"),
         ({"protocol": "viper"}, "unknown protocol 'viper'; allowed: market1501, cuhk03"),
-        ({"on_no_match": "ignore"}, "unknown on_no_match 'ignore'; allowed: skip, error"),
+        ({"no_match": "ignore"}, "unknown no_match 'ignore'; allowed: skip, error"),
         ({"repeats": 0}, "repeats must be 1 or more, got 0"),
         ({"query": None}, "give query and gallery descriptors, or distances"),
         ({"distances": np.zeros((4, 21))}, r"expected 20 gallery images, got shape \(4, 21\)"),
@@ -479,7 +494,7 @@ def spoiled(rows, value):
 )
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_ranking(**arguments(**changes))
+        ranked(**arguments(**changes))
 
 
 def test_least_memory_works():
@@ -494,7 +509,7 @@ def test_no_query_with_a_match_names_identities_and_cameras():
         r"is the query's own; identity 8 is not in the gallery; check"
     )
     with pytest.raises(ValueError, match=message):
-        evaluate_ranking(
+        ranked(
             **arguments(query_pids=[3, 8, 3, 8], query_camids=[1] * 4, gallery_pids=[3] * 20, gallery_camids=[1] * 20)
         )
 

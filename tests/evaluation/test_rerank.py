@@ -10,13 +10,24 @@ import torchreid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchreid_ptl.evaluation import evaluate_ranking
+from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking
 from torchreid_ptl.evaluation.distances import Distances, FeatureDistances
 from torchreid_ptl.evaluation.rerank import RerankedDistances, rerank
 
 # `torchreid_ptl.evaluation.rerank` names the function as soon as the package exports it.
 RERANK, RECIPROCAL = (importlib.import_module(f"torchreid_ptl.evaluation.{name}") for name in ("rerank", "reciprocal"))
 UNSTABLE = np.argsort
+
+
+def pair(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids):
+    return Descriptors(query, query_pids, query_camids), Descriptors(gallery, gallery_pids, gallery_camids)
+
+
+def ranked(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, metric=None, **settings):
+    """`evaluate_ranking` of arrays."""
+    given = {name: settings.pop(name) for name in ("distances", "progress") if name in settings}
+    sides = pair(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids)
+    return evaluate_ranking(*sides, EvaluationOptions(metric=metric, **settings), **given)
 
 
 def host(triple, k1=20, k2=6, lambda_value=0.3):
@@ -195,10 +206,10 @@ def test_ranks_block_by_block_like_the_dense_matrix():
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, 8, 30), rng.integers(0, 8, 170), rng.integers(0, 3, 30), rng.integers(0, 3, 170)]
     reranked = rerank(query, gallery)
-    lazy = evaluate_ranking(query, gallery, *labels, distances=reranked, memory_mb=0.2)
+    lazy = ranked(query, gallery, *labels, distances=reranked, memory_mb=0.2)
     np.testing.assert_array_equal(
         lazy.average_precision,
-        evaluate_ranking(query, gallery, *labels, distances=host(dense(query, gallery))).average_precision,
+        ranked(query, gallery, *labels, distances=host(dense(query, gallery))).average_precision,
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
+from torchreid_ptl.evaluation import Descriptors, EvaluationOptions
 from torchreid_ptl.evaluation.distances import MatrixDistances
 from torchreid_ptl.evaluation.error_rates import OperatingPoint
 from torchreid_ptl.evaluation.float_histogram import FloatHistogram, bin_starts
@@ -21,6 +22,10 @@ KINDS_OF_VALUES = {
     "zeros": lambda rng, shape: rng.choice([0.0, -0.0, 1e-45, -1e-45, 1e-30], shape),
     "infinite": lambda rng, shape: rng.choice([-np.inf, -3e38, -1.0, 0.5, 3.4e38, np.inf], shape),
 }
+
+
+def pair(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids):
+    return Descriptors(query, query_pids, query_camids), Descriptors(gallery, gallery_pids, gallery_camids)
 
 
 def labels_of(seed, queries=40, images=120, people=12, cameras=3, strangers=6):
@@ -66,12 +71,13 @@ def share_below(values, threshold):
 
 
 def run(matrix, labels, **options):
-    return verify(None, None, *labels, distances=matrix, **options)
+    given = {name: options.pop(name) for name in ("far", "fars") if name in options}
+    return verify(*pair(None, None, *labels), EvaluationOptions(**options), distances=matrix, **given)
 
 
 def halves_of(labels, seed=0):
     """The identities of the first and of the second half."""
-    second = halve_identities(PairLabels(*labels, (len(labels[0]), len(labels[1]))), seed)
+    second = halve_identities(PairLabels(*pair(None, None, *labels)), seed)
     in_second = {pid for pids, half in zip(labels, second, strict=False) for pid in pids[half].tolist()}
     in_first = {pid for pids, half in zip(labels, second, strict=False) for pid in pids[~half].tolist()}
     return in_first, in_second
@@ -202,7 +208,7 @@ def test_descriptors_give_what_their_distances_give(metric, unit):
     labels = labels_of(9)
     rng = np.random.default_rng(9)
     query, gallery = (rng.integers(1, 5, (len(pids), 4)).astype(np.float32) for pids in labels[:2])
-    result = verify(query, gallery, *labels, metric)
+    result = verify(*pair(query, gallery, *labels), EvaluationOptions(metric=metric))
     if metric == "euclidean":
         expected = ((query[:, None] - gallery) ** 2).sum(-1)
     else:
@@ -276,7 +282,7 @@ def test_a_rate_below_one_pair_is_not_measured():
     result = run(matrix, labels, fars=[0.1, 1 / 10_000])
     assert result.tar_at_far[0.1] is not None
     assert result.tar_at_far[1e-4] is None
-    assert "FAR 0.01%: too few impostor pairs to measure it, 10000 needed" in result.summary()
+    assert "FAR 0.01%: too few impostor pairs to measure it, 10000 needed" in str(result)
     least = 1 / result.impostor_pairs
     assert run(matrix, labels, fars=[least]).tar_at_far[least].far <= least
 
@@ -287,7 +293,7 @@ def test_too_few_identities_for_halves_leave_the_rest():
     assert result.recommended is None
     assert "4 identities" in result.why_none
     assert "got 3" in result.why_none
-    assert result.why_none in result.summary()
+    assert result.why_none in str(result)
     assert result.as_dict()["recommended"] is None
     assert result.impostor_pairs == 9
 
@@ -306,9 +312,8 @@ def test_numbers_for_json_and_text():
     assert numbers == result.as_dict()
     assert numbers["tar_at_far"]["0.1"]["far"] <= 0.1
     assert set(numbers["recommended"]) == {"threshold", "asked", "chosen", "reported"}
-    assert str(result) == result.summary()
     for words in ("EER", "FAR 10%", "chosen for FAR 1%", "on the other half", f"{result.genuine_pairs} genuine"):
-        assert words in result.summary()
+        assert words in str(result)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 1.5, math.nan])
@@ -325,7 +330,7 @@ def test_rates_must_be_shares(rate):
         (([1, 2], [1, 2], [0, 0], [0, 0]), "no genuine pair.*cameras .0. only"),
         (([1, 2], [3, 4], [0, 0], [0, 0]), "no genuine pair.*not in the gallery"),
         (([1, 1], [1, 1], [0, 0], [0, 1]), "no impostor pair: all images are of identity 1"),
-        (([1, 2], [1], [0, 0], [1]), "gallery_pids must hold"),
+        (([1, 2], [1], [0, 0], [1]), "expected 1 gallery images, got shape .2, 2."),
     ],
 )
 def test_labels_that_cannot_be_evaluated(labels, message):
@@ -336,9 +341,9 @@ def test_labels_that_cannot_be_evaluated(labels, message):
 def test_other_errors():
     labels = ([1, 2], [1, 2], [0, 0], [1, 1])
     with pytest.raises(ValueError, match="unknown metric 'l1'"):
-        verify(np.eye(2), np.eye(2), *labels, "l1")
+        verify(*pair(np.eye(2), np.eye(2), *labels), EvaluationOptions(metric="l1"))
     with pytest.raises(ValueError, match="or distances"):
-        verify(None, None, *labels)
+        verify(*pair(None, None, *labels))
     with pytest.raises(ValueError, match="NaN"):
         run(np.full((2, 2), np.nan), labels)
     with pytest.raises(ValueError, match="does not hold one query row against 2 gallery images; the least.* 1"):

@@ -11,9 +11,8 @@ from torchreid_ptl.report.visual import (
     draw_backfill,
     draw_version_matrix,
     render,
-    save_backfill,
+    save_figure,
     save_report,
-    save_version_matrix,
 )
 
 FRACTIONS = [0, 0.25, 0.5, 0.75, 1]
@@ -52,9 +51,9 @@ def test_the_matrix_says_which_pairs_are_compatible():
 
 
 def test_files_and_bytes_are_one_picture(tmp_path):
-    save_backfill(tmp_path / "b.png", FRACTIONS, CURVES, LEVELS)
+    save_figure(tmp_path / "b.png", draw_backfill(FRACTIONS, CURVES, LEVELS))
     assert (tmp_path / "b.png").read_bytes() == render(draw_backfill(FRACTIONS, CURVES, LEVELS))
-    save_version_matrix(tmp_path / "m.png", "abc", MATRIX, "CMC-1")
+    save_figure(tmp_path / "m.png", draw_version_matrix("abc", MATRIX, "CMC-1"))
     assert (tmp_path / "m.png").read_bytes() == render(draw_version_matrix("abc", MATRIX, "CMC-1"))
 
 

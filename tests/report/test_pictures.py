@@ -13,9 +13,8 @@ from torchreid_ptl.report.visual import (
     draw_cmc,
     draw_training_curves,
     render,
-    save_cmc,
+    save_figure,
     save_rank_list,
-    save_training_curves,
 )
 from torchreid_ptl.report.visual.curves import _sort_into_panels
 from torchreid_ptl.report.visual.ranklist import QUERY_COLOUR, RIGHT_COLOUR, WRONG_COLOUR, short
@@ -128,7 +127,7 @@ def test_bad_rank_lists(tmp_path, person):
 
 def test_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
     target = tmp_path / "cmc.png"
-    save_cmc(target, {"a": [0.5, 1.0]})
+    save_figure(target, draw_cmc({"a": [0.5, 1.0]}))
     before = target.read_bytes()
 
     def interrupted(self, path, **_):
@@ -137,7 +136,7 @@ def test_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr("matplotlib.backends.backend_agg.FigureCanvasAgg.print_png", interrupted)
     with pytest.raises(OSError, match="disk full"):
-        save_cmc(target, {"a": [0.1, 0.2]})
+        save_figure(target, draw_cmc({"a": [0.1, 0.2]}))
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
 
@@ -225,7 +224,7 @@ HISTORY = {
 def test_training_curves_draw_only_panels_with_data(tmp_path):
     heights = []
     for names in (["loss"], ["loss", "lr"], list(HISTORY)):
-        save_training_curves(tmp_path / "t.png", {name: HISTORY[name] for name in names})
+        save_figure(tmp_path / "t.png", draw_training_curves({name: HISTORY[name] for name in names}))
         heights.append(read_png(tmp_path / "t.png").shape[0])
     assert np.diff(heights).tolist() == [312, 312]
 
@@ -245,19 +244,19 @@ def test_series_find_their_panel_and_unit():
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
 @pytest.mark.parametrize("name", ["loss", "lr", "_$odd"])
 def test_single_and_odd_points_are_drawn(tmp_path, name, value):
-    save_training_curves(tmp_path / "t.png", {name: [(1, value)]})
+    save_figure(tmp_path / "t.png", draw_training_curves({name: [(1, value)]}))
     assert min(read_png(tmp_path / "t.png").shape[:2]) > 300
 
 
 @pytest.mark.parametrize("history", [{}, {"loss": [], "lr": []}])
 def test_empty_history(tmp_path, history):
     with pytest.raises(ValueError, match="no training curve"):
-        save_training_curves(tmp_path / "t.png", history)
+        save_figure(tmp_path / "t.png", draw_training_curves(history))
 
 
 def test_cmc_picture(tmp_path):
     curves = {"densenet161": np.linspace(0.8, 1, 50), "_ours $": [0.9, 0.95], "short": np.array([1.0])}
-    save_cmc(tmp_path / "deep" / "cmc.png", curves, max_rank=10)
+    save_figure(tmp_path / "deep" / "cmc.png", draw_cmc(curves, max_rank=10))
     picture = read_png(tmp_path / "deep" / "cmc.png")
     assert picture.shape[:2] == (600, 840)
     assert (picture == (0x00, 0x72, 0xB2)).all(2).sum() > 200
@@ -276,11 +275,11 @@ def test_cmc_picture(tmp_path):
 )
 def test_bad_cmc(tmp_path, results, max_rank, message):
     with pytest.raises(ValueError, match=message):
-        save_cmc(tmp_path / "cmc.png", results, max_rank)
+        save_figure(tmp_path / "cmc.png", draw_cmc(results, max_rank))
 
 
 def test_file_and_bytes_are_one_picture(tmp_path):
-    save_cmc(tmp_path / "cmc.png", {"a": [0.5, 1.0]})
+    save_figure(tmp_path / "cmc.png", draw_cmc({"a": [0.5, 1.0]}))
     assert (tmp_path / "cmc.png").read_bytes() == render(draw_cmc({"a": [0.5, 1.0]}))
-    save_training_curves(tmp_path / "t.png", HISTORY)
+    save_figure(tmp_path / "t.png", draw_training_curves(HISTORY))
     assert (tmp_path / "t.png").read_bytes() == render(draw_training_curves(HISTORY))

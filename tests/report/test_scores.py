@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchreid_ptl.report.visual import draw_roc, draw_score_histogram, render, save_roc, save_score_histogram
+from torchreid_ptl.report.visual import draw_roc, draw_score_histogram, render, save_figure
 from torchreid_ptl.report.visual.scores import _cut, _filled, _first_far, _read_bins
 
 EDGES = np.linspace(0.0, 2.0, 21)
@@ -26,7 +26,7 @@ def columns_with_a_line(picture):
 
 
 def test_the_histogram_shows_both_kinds_of_pairs(tmp_path):
-    save_score_histogram(tmp_path / "new" / "h.png", EDGES, GENUINE, IMPOSTOR)
+    save_figure(tmp_path / "new" / "h.png", draw_score_histogram(EDGES, GENUINE, IMPOSTOR))
     picture = pixels((tmp_path / "new" / "h.png").read_bytes())
     assert picture.shape == (600, 840, 3)
     blue, orange = ((picture == colour).all(2) for colour in (BLUE, ORANGE))
@@ -78,8 +78,9 @@ def test_the_axis_ends_where_nothing_stands():
 )
 def test_bad_histograms(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        save_score_histogram(
-            tmp_path / "h.png", **{"edges": EDGES, "genuine": GENUINE, "impostor": IMPOSTOR, **changes}
+        save_figure(
+            tmp_path / "h.png",
+            draw_score_histogram(**{"edges": EDGES, "genuine": GENUINE, "impostor": IMPOSTOR, **changes}),
         )
     assert not list(tmp_path.iterdir())
 
@@ -87,7 +88,7 @@ def test_bad_histograms(tmp_path, changes, message):
 def test_the_roc_and_its_points(tmp_path):
     curves = {"_ours $": CURVE, "other": ([1e-3, 1.0], [0.5, 1.0])}
     points = {"_ours $": [(1e-2, 0.8), (1e-3, 0.6), (0.9, 0.9)], "other": [(1e-2, 0.5), (1e-3, 0.5)]}
-    save_roc(tmp_path / "roc.png", curves, points, eer=True)
+    save_figure(tmp_path / "roc.png", draw_roc(curves, points, eer=True))
     picture = pixels((tmp_path / "roc.png").read_bytes())
     assert picture.shape == (600, 840, 3)
     assert (picture == BLUE).all(2).sum() > 500
@@ -96,9 +97,9 @@ def test_the_roc_and_its_points(tmp_path):
 
 
 def test_file_and_bytes_are_one_picture(tmp_path):
-    save_roc(tmp_path / "roc.png", {"a": CURVE})
+    save_figure(tmp_path / "roc.png", draw_roc({"a": CURVE}))
     assert (tmp_path / "roc.png").read_bytes() == render(draw_roc({"a": CURVE}))
-    save_score_histogram(tmp_path / "h.png", EDGES, GENUINE, IMPOSTOR, 0.7, "1 - cosine")
+    save_figure(tmp_path / "h.png", draw_score_histogram(EDGES, GENUINE, IMPOSTOR, 0.7, "1 - cosine"))
     assert (tmp_path / "h.png").read_bytes() == render(
         draw_score_histogram(EDGES, GENUINE, IMPOSTOR, 0.7, "1 - cosine")
     )
@@ -155,5 +156,5 @@ def test_one_kind_may_lie_beyond_the_bins(empty, dtype):
 )
 def test_bad_roc(tmp_path, curves, points, message):
     with pytest.raises(ValueError, match=message):
-        save_roc(tmp_path / "roc.png", curves, points)
+        save_figure(tmp_path / "roc.png", draw_roc(curves, points))
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from torchreid_ptl.data.old_features import BankError, OldFeatures, names_of
 from torchreid_ptl.data.training_list import NAME as TRAINING_LIST
 from torchreid_ptl.data.training_list import training_list, write_training_list
 from torchreid_ptl.engines import OldModel, Preprocessing, SoftmaxObjective
-from torchreid_ptl.evaluation import compatibility
+from torchreid_ptl.evaluation import EvaluationOptions, compatibility
 from torchreid_ptl.losses import registered_losses
 from torchreid_ptl.models import Embedded
 from torchreid_ptl.runtime.checkpoint import load_checkpoint
@@ -107,13 +107,13 @@ def test_a_run_is_compared_with_its_old_model(tmp_path, tiny_root, old, capsys):
     frozen = OldModel(build(), Preprocessing(48, 24, (0.5,) * 3, (0.2,) * 3))
     assert engine.objective.old_model.expects == frozen.expects
     sides = [engine.test_loader[TINY][side].dataset.dataset.data for side in ("query", "gallery")]
-    query, gallery = (frozen.describe(images, "old").features for images in sides)
-    alone = [OldModel(build(seed=8), Preprocessing(64, 32)).describe(images, "alone").features for images in sides]
-    new = [side.features for side in engine.descriptors[TINY]]
-    labels = [np.array([image[place] for image in side]) for place in (1, 2) for side in sides]
-    expected = compatibility(
-        *new, query, gallery, *labels, independent=tuple(alone), seed=engine.config["train"]["seed"]
-    ).as_dict()
+    old_sides = [frozen.describe(images, "old") for images in sides]
+    alone = [OldModel(build(seed=8), Preprocessing(64, 32)).describe(images, "alone") for images in sides]
+    new = engine.descriptors[TINY]
+    for side, images in zip(new, sides, strict=True):
+        assert [side.pids.tolist(), side.camids.tolist()] == [[image[n] for image in images] for n in (1, 2)]
+    options = EvaluationOptions(seed=engine.config["train"]["seed"])
+    expected = compatibility(new, old_sides, options, independent=alone).as_dict()
     for test in ("old_test", "cross_test", "self_test", "independent", "update_gain"):
         assert update[test] == pytest.approx(expected[test], abs=1e-6), test
     results = json.loads((tmp_path / "log" / "results.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchreid
 
-import torchreid_ptl  # noqa: F401 - registers the models
+from torchreid_ptl.evaluation import Descriptors
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = "drawn_pedestrians_tiny"
@@ -96,12 +96,6 @@ def test_a_setting_without_a_value(tmp_path, methods):
 
 
 def test_an_independent_model_of_another_dimension_is_tested_alone(methods):
-    from types import SimpleNamespace
-
-    labels = {"pids": torch.arange(4).numpy() % 2}
-    sides = [
-        SimpleNamespace(features=torch.randn(4, 6), camids=torch.full((4,), camera).numpy(), **labels)
-        for camera in (0, 1)
-    ]
+    sides = [Descriptors(torch.randn(4, 6), torch.arange(4) % 2, torch.full((4,), camera)) for camera in (0, 1)]
     found = methods.compared(sides, [torch.randn(4, 5)] * 2, "error", None)
     assert set(found) == {"self_test", "old_test"}

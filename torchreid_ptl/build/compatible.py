@@ -6,7 +6,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from ..config.loss_settings import loss_from
-from ..engines import CompatibleObjective, Preprocessing, Objective
+from ..engines import CompatibleObjective, Objective, Preprocessing
 from ..engines.compatible_objective import agreed_weights, require_classifier
 from ..engines.old_gallery import compared_dim
 from ..runtime.seeding import random_state_kept

@@ -14,8 +14,8 @@ from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
-from ..runtime.checkpoint import load_checkpoint
 from ..runtime import device
+from ..runtime.checkpoint import load_checkpoint
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
 from ..runtime.weights import load_weights, state_of

@@ -82,8 +82,7 @@ class OldSource:
         if unknown:
             print(f"bct: class means stand for the old classifier, for {unknown}")
             return None
-        rows = torch.from_numpy(self._matched(path, datamanager))
-        return rows
+        return torch.from_numpy(self._matched(path, datamanager))
 
     def _matched(self, path: Path, datamanager: Any) -> npt.NDArray[np.int64]:
         old = read_training_list(path)

@@ -70,7 +70,14 @@ def parser_of(command: str, description: str) -> argparse.ArgumentParser:
     add("--config-file", nargs="+", default=[], metavar="FILE", help="configurations, by file or name; later ones win")
     add("--root", default="", metavar="DIR", help="folder that holds the data sets")
     add("-t", "--targets", nargs="+", metavar="NAME", help="data sets to test on")
-    add("--import", nargs="+", default=[], dest="modules", metavar="MODULE", help="modules or files that register names")
+    add(
+        "--import",
+        nargs="+",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="files or modules that register losses",
+    )
     return parser
 
 

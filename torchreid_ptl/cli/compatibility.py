@@ -20,8 +20,8 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = parser_of(
         "compatibility",
-        "Compares versions of a model in time order, the oldest first: what queries by each find in galleries by itself "
-        "and by older ones (matrix, AC, AM), and for every update whether it is compatible, what it gains, what "
+        "Compares versions of a model in time order, the oldest first: what queries by each find in galleries by "
+        "itself and by older ones (matrix, AC, AM), and for every update whether it is compatible, what it gains, what "
         "re-encoding parts of the gallery gives, and which queries flip. Writes results.json, matrices, scores of each "
         "query as CSV, pictures and report.html.",
     )

@@ -23,8 +23,8 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = parser_of(
         "sweep",
-        "Trains and tests every combination of values with every seed, one run after the other, and writes a table with "
-        "mean and spread over seeds.",
+        "Trains and tests every combination of values with every seed, one run after the other, and writes a table "
+        "with mean and spread over seeds.",
     )
     add_training(parser)
     add = parser.add_argument

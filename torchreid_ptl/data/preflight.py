@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import host
+from ..evaluation import Descriptors
 from ..evaluation.labels import PairLabels
 from ..runtime.hints import hint
 from .names import ensure_registered, wholes_of
@@ -53,8 +54,7 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
     Raises:
         ValueError: no query can be found, or one cannot and must; names identities and cameras.
     """
-    (_, query_pids, query_camids), (_, gallery_pids, gallery_camids) = (_columns(side) for side in (query, gallery))
-    labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, (len(query), len(gallery)))
+    labels = PairLabels(*(Descriptors(None, *_labels(side)) for side in (query, gallery)))
     lost = labels.without_match()
     if not len(lost):
         return
@@ -72,9 +72,9 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
     print(f"{found} They do not count.")
 
 
-def _columns(side: Sequence[Any]) -> tuple[Any, Any, Any]:
-    paths, pids, camids, *_ = zip(*side, strict=True)
-    return paths, pids, camids
+def _labels(side: Sequence[Any]) -> tuple[Any, Any]:
+    _, pids, camids, *_ = zip(*side, strict=True)
+    return pids, camids
 
 
 def _class_of(name: str) -> type:

@@ -8,7 +8,7 @@ from .feature_objective import FeatureObjective, descriptor_dim
 from .feature_table import FeatureTable, tabulate
 from .finite import NonFiniteLossError
 from .frozen import FrozenModel, Preprocessing
-from .inference import Descriptors, EvaluationOptions, extract, progress_printer, rank
+from .inference import extract, long_progress
 from .margin import MarginSoftmaxObjective
 from .mgn import ImageMGNEngine
 from .modes import evaluating
@@ -23,7 +23,6 @@ __all__ = [
     "CHECKPOINTS",
     "ClusterObjective",
     "CompatibleObjective",
-    "Descriptors",
     "FeatureTable",
     "FrozenModel",
     "ImageCompatibleEngine",
@@ -40,14 +39,12 @@ __all__ = [
     "Outputs",
     "STDObjective",
     "SoftmaxObjective",
-    "EvaluationOptions",
     "TripletObjective",
     "build_bank",
     "descriptor_dim",
     "evaluating",
     "extract",
+    "long_progress",
     "projection_of",
-    "rank",
     "tabulate",
-    "progress_printer",
 ]

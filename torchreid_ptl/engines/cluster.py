@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..data.in_order import all_training_images, in_order
 from ..data.pseudo_labels import OUTLIER, check_clusters, pseudo_labels
+from ..evaluation import Descriptors, EvaluationOptions
 from ..evaluation.arrays import Integers
 from ..runtime.weights import unwrap
 from .feature_objective import descriptor_dim
 from .frozen import Preprocessing
-from .inference import LONG_WORK, Descriptors, EvaluationOptions, extract, progress_printer
+from .inference import extract, long_progress
 from .modes import evaluating
 from .objectives import Objective, Terms
 from .outputs import Outputs
@@ -77,7 +78,8 @@ class ClusterObjective(Objective):
         self._prepare(engine)
         found = self._describe(engine)
         features = torch.as_tensor(found.features)
-        progress = progress_printer("neighbours") if len(features) ** 2 > LONG_WORK else None
+        printer = long_progress(len(features) ** 2)
+        progress = printer and printer("neighbours")
         labels = pseudo_labels(features.to(engine.device), **self.clustering, progress=progress)
         check_clusters(labels)
         inside = int((labels >= 0).sum())
@@ -139,7 +141,7 @@ class ClusterObjective(Objective):
         def forward(images: Tensor) -> Tensor:
             return engine.extract_features(images.to(engine.device, memory_format=engine.memory_format))
 
-        options = EvaluationOptions(normalize_feature=True, precision=engine.precision)
+        options = EvaluationOptions(normalize=True, precision=engine.precision)
         with evaluating(engine.model), torch.no_grad():
             found = extract(forward, in_order(engine.datamanager), "training images", engine.device, options)
         engine.bad_images += found.bad_images

@@ -1,4 +1,4 @@
-"""A new model before the gallery of an old one, on the test sets of an engine."""
+"""A new model and the gallery of an old one, on the test sets of an engine."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,25 +8,11 @@ from torch import nn
 from ..evaluation import Descriptors, EvaluationOptions, VersionComparison, compare
 from ..evaluation.backfill import FRACTIONS
 from .frozen import Preprocessing
-from .inference import progress_of
+from .inference import long_progress
 from .old import OldModel
 
 Sides = Mapping[str, tuple[Descriptors, Descriptors]]
-
-
-def describe_targets(
-    model: OldModel, test_loader: Mapping[str, Any], options: EvaluationOptions, on_bad_image: str = "error"
-) -> dict[str, tuple[Descriptors, Descriptors]]:
-    """Descriptors of queries and gallery of each target by another model, which reads the images its own way."""
-    found = {}
-    for target, loaders in test_loader.items():
-        sides = []
-        for side in ("query", "gallery"):
-            loader = loaders[side]
-            loading = {"batch_size": loader.batch_size, "workers": loader.num_workers, "on_bad_image": on_bad_image}
-            sides.append(model.describe(loader.dataset.dataset.data, f"{target} {side}", options, **loading))
-        found[target] = (sides[0], sides[1])
-    return found
+"""By data set, descriptors of the queries and of the gallery."""
 
 
 def compare_engine(
@@ -34,34 +20,41 @@ def compare_engine(
     old: nn.Module | OldModel | Sides,
     independent: nn.Module | OldModel | Sides | None = None,
     *,
-    options: EvaluationOptions | None = None,
+    options: EvaluationOptions,
     fractions: Sequence[float] = FRACTIONS,
     dimensions: str = "error",
 ) -> dict[str, VersionComparison]:
     """Compares an engine's model with an old one on each target; see :meth:`ImagePTLEngine.compare`."""
-    options = options or engine.options
     if not engine.descriptors:
         engine.test(options=options)
-    others = {"old": _sides(old, engine, options)}
-    alone = None if independent is None else _sides(independent, engine, options)
+    new = engine.descriptors
+    sides = _describe(old, engine, options)
+    others = None if independent is None else _describe(independent, engine, options)
     return {
         target: compare(
-            {"old": others["old"][target], "new": engine.descriptors[target]},
+            {"old": sides[target], "new": new[target]},
             options,
             name=target,
-            independent=None if alone is None else alone[target],
+            independent=None if others is None else others[target],
             fractions=fractions,
             dimensions=dimensions,
-            progress=progress_of(target, engine.descriptors[target]),
+            progress=long_progress(len(new[target][0]) * len(new[target][1]), f"{target}: "),
         )
-        for target in engine.descriptors
+        for target in new
     }
 
 
-def _sides(model: nn.Module | OldModel | Sides, engine: Any, options: EvaluationOptions) -> Sides:
+def _describe(model: nn.Module | OldModel | Sides, engine: Any, options: EvaluationOptions) -> Sides:
     if isinstance(model, nn.Module):
         model = OldModel(model, Preprocessing.of(engine.datamanager), engine.device)
-    if isinstance(model, OldModel):
-        policy = getattr(engine.datamanager, "on_bad_image", "error")
-        return describe_targets(model, engine.test_loader, options, policy)
-    return model
+    if not isinstance(model, OldModel):
+        return model
+    policy, found = getattr(engine.datamanager, "on_bad_image", "error"), {}
+    for target, loaders in engine.test_loader.items():
+        sides = []
+        for side in ("query", "gallery"):
+            loader = loaders[side]
+            loading = {"batch_size": loader.batch_size, "workers": loader.num_workers, "on_bad_image": policy}
+            sides.append(model.describe(loader.dataset.dataset.data, f"{target} {side}", options, **loading))
+        found[target] = (sides[0], sides[1])
+    return found

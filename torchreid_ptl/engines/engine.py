@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 from .. import host
 from ..cells import reset_states
-from ..evaluation import RankingResult
+from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
+from ..evaluation.backfill import FRACTIONS
 from ..runtime.checkpoint import check_room
 from ..runtime.files import archive
 from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
+from .comparison import compare_engine
 from .finite import gradient_norm, require_finite, weights_sum
 from .fit import require_fit
-from .inference import Descriptors, EvaluationOptions, extract, rank
+from .inference import extract, long_progress
 from .modes import evaluating
 from .objectives import Objective
 from .outputs import Outputs
@@ -125,7 +128,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         Args:
             resume: a checkpoint to continue from; ``'auto'`` for the newest whole one in ``save_dir``, if any.
-            **test: fields of :class:`EvaluationOptions`.
+            **test: keywords of the host's ``test``; see :meth:`EvaluationOptions.of`.
 
         Raises:
             NonFiniteLossError: a loss became NaN or infinite.
@@ -232,8 +235,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         Args:
             *args: as the host's ``test``; prefer keywords.
-            options: how to compare; or the same fields as keywords.
-            **kwargs: fields of :class:`EvaluationOptions`.
+            options: how to extract and compare; or the same as keywords.
+            **kwargs: keywords of the host's ``test``; see :meth:`EvaluationOptions.of`.
 
         Returns:
             CMC-1 of the last target, between 0 and 1, like the host's.
@@ -245,6 +248,33 @@ class ImagePTLEngine(torchreid.engine.Engine):
             for name in self.test_loader:
                 self._test_target(name, options)
         return list(self.results.values())[-1].rank(1)
+
+    def compare(
+        self,
+        old: Any,
+        independent: Any = None,
+        *,
+        options: EvaluationOptions | None = None,
+        fractions: Sequence[float] = FRACTIONS,
+        dimensions: str = "error",
+    ) -> dict[str, VersionComparison]:
+        """Compares the model with an old one: what its queries find in the old one's gallery of each target.
+
+        Args:
+            old: a network that sees images as this one, an ``OldModel``, or descriptors of (query, gallery) by target.
+            independent: likewise, a new model trained without regard to the old one, for the update gain.
+            options: how to describe and to compare.
+            fractions: parts of the gallery that are re-encoded, rising from 0 to 1.
+            dimensions: where those of the models differ: ``'error'``, ``'truncate'`` or ``'pad'``.
+
+        Returns:
+            Cross test, update gain, backfill curve and flips by target.
+
+        Raises:
+            ValueError: dimensions differ without a rule.
+        """
+        options = options or EvaluationOptions(device=self.device)
+        return compare_engine(self, old, independent, options=options, fractions=fractions, dimensions=dimensions)
 
     @property
     def score(self) -> float:
@@ -283,7 +313,9 @@ class ImagePTLEngine(torchreid.engine.Engine):
         ]
         self.descriptors[name] = (sides[0], sides[1])
         self.bad_images += [path for side in sides for path in side.bad_images]
-        result = self.results[name] = rank(sides[0], sides[1], options, self.device)
+        pairs = (len(sides[0]) + len(sides[1])) ** 2 if options.rerank else len(sides[0]) * len(sides[1])
+        on_device = replace(options, device=self.device)
+        result = self.results[name] = rank(sides[0], sides[1], on_device, progress=long_progress(pairs))
         print(result.summary(options.ranks))
         if self.writer is not None:
             self.writer.add_scalar(f"Test/{name}/rank1", result.rank(1), self.epoch)

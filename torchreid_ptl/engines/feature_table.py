@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader
 
 from .. import host
 from ..data.reading import collate
+from ..evaluation import EvaluationOptions
 from ..runtime.precision import autocast
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel
-from .inference import EvaluationOptions, extract
+from .inference import extract
 
 
 class FeatureTable:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ..data.in_order import loader_in_order, root_of, training_images, training_names
 from ..data.old_features import BankError, OldFeatures, list_digest, names_of
+from ..evaluation import Descriptors, EvaluationOptions
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel, Preprocessing
-from .inference import Descriptors, EvaluationOptions, extract
+from .inference import extract
 
 
 class OldModel(FrozenModel):

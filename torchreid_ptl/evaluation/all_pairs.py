@@ -10,8 +10,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from .arrays import NAMED_IN_ERRORS, Floats32, slices, take
-from .distances import Distances, FeatureDistances, Features, MatrixDistances, Rows, as_float32
+from .arrays import Floats32, name_some, slices, take
+from .distances import Distances, FeatureDistances, Features, MatrixDistances, Rows, as_float32, device_of
 
 Matrix: TypeAlias = Distances | Tensor | npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ class AllPairs:
     """
 
     def __init__(self, query_gallery: Matrix, query_query: Matrix, gallery_gallery: Matrix) -> None:
-        device = gallery_gallery.device if isinstance(gallery_gallery, Distances | Tensor) else torch.device("cpu")
+        device = device_of(gallery_gallery)
         between = _as_distances(query_gallery, device)
         within = [_as_distances(each, device, turned=True) for each in (query_query, gallery_gallery)]
         queries, images = between.shape
@@ -49,7 +49,10 @@ class AllPairs:
         expected = {"query-query": (queries, queries), "gallery-gallery": (images, images)}
         for (name, shape), each in zip(expected.items(), within, strict=True):
             if each.shape != shape:
-                raise ValueError(f"{name} distances must have shape {shape} beside {between.shape}, got {each.shape}")
+                raise ValueError(
+                    f"{name} distances must have shape {shape} for query-gallery distances of shape {between.shape}, "
+                    f"got {each.shape}"
+                )
         devices = {str(each.device) for each in (between, *within)}
         if len(devices) > 1:
             raise ValueError(f"distances must be on one device, got {', '.join(sorted(devices))}")
@@ -64,7 +67,7 @@ class AllPairs:
         yield from slices(slice(0, self.queries), rows)
         yield from slices(slice(self.queries, self.total), rows)
 
-    def halves(self, rows: slice) -> tuple[Distances, Distances, slice]:
+    def row_parts(self, rows: slice) -> tuple[Distances, Distances, slice]:
         """For a block of rows: distances to queries, distances to gallery images, and which of their rows it is."""
         if rows.start < self.queries:
             return self._within[0], self.between, rows
@@ -73,7 +76,7 @@ class AllPairs:
     @torch.no_grad()
     def squares(self, rows: slice, buffer: Tensor) -> tuple[Tensor, Tensor]:
         """A block of squared distances to queries and to gallery images, both in the buffer."""
-        first, second, inner = self.halves(rows)
+        first, second, inner = self.row_parts(rows)
         cut = (rows.stop - rows.start) * self.queries
         return squared_block(first, inner, buffer[:cut]), squared_block(second, inner, buffer[cut:])
 
@@ -81,7 +84,7 @@ class AllPairs:
         """Distances at the stored places of a sparse (N, N) matrix in their order, from blocks of so many rows."""
         found = [np.empty(0, np.float32)]
         for part in self.slices(rows):
-            first, second, inner = self.halves(part)
+            first, second, inner = self.row_parts(part)
             owners, columns = _places(places, part)
             to_query = columns < self.queries
             values = np.empty(len(columns), np.float32)
@@ -101,8 +104,8 @@ class FeaturePairs(AllPairs):
     """
 
     def __init__(self, query: Features, gallery: Features, metric: str) -> None:
-        images = _load(gallery)
-        queries = _load(query, images.device)
+        images = load_features(gallery)
+        queries = load_features(query, images.device)
         self._sides, self._metric = (queries, images), metric
         self._connect(
             FeatureDistances(queries, images, metric),
@@ -118,13 +121,14 @@ class FeaturePairs(AllPairs):
         Raises:
             ValueError: no matrix of at least two rows, or rows that are not finite (names them).
         """
-        images = _load(features)
+        images = load_features(features)
         if images.dim() != 2 or len(images) < 2 or not images.shape[1]:
             raise ValueError(f"features must be (images, dimensions) of two images or more, got {tuple(images.shape)}")
         bad = torch.nonzero(~torch.isfinite(images).all(dim=1)).flatten().tolist()
         if bad:
-            named = ", ".join(map(str, bad[:NAMED_IN_ERRORS])) + (", ..." if len(bad) > NAMED_IN_ERRORS else "")
-            raise ValueError(f"{len(bad)} of {len(images)} rows of features hold NaN or infinite values: {named}")
+            raise ValueError(
+                f"{len(bad)} of {len(images)} rows of features hold NaN or infinite values: {name_some(bad)}"
+            )
         half = len(images) // 2
         return cls(images[:half], images[half:], metric)
 
@@ -184,7 +188,8 @@ def _as_distances(matrix: Matrix, device: torch.device, turned: bool = False) ->
     return MatrixDistances(tensor.T if turned and tensor.dim() == 2 else tensor)
 
 
-def _load(features: Features, device: torch.device | None = None) -> Tensor:
+def load_features(features: Features, device: torch.device | None = None) -> Tensor:
+    """All descriptors as a float32 tensor."""
     if not isinstance(features, Rows):
         features = np.asarray(features)
     if not isinstance(features, Tensor | np.ndarray):

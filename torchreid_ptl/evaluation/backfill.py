@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .arrays import Floats, Integers
+from .arrays import Booleans, Floats, Integers
 from .compatibility_score import Score
 from .distances import Rows
 from .result import RankingResult
-from .unit import is_right
+
+FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Parts of the gallery that are re-encoded by default."""
 
 
 class MixedRows:
@@ -28,7 +29,7 @@ class MixedRows:
         shape: (G, D).
     """
 
-    def __init__(self, old: Rows, new: Rows, refreshed: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, old: Rows, new: Rows, refreshed: Booleans) -> None:
         if tuple(old.shape) != tuple(new.shape) or refreshed.shape != (old.shape[0],):
             raise ValueError(
                 f"both galleries and the choice must fit together, got {tuple(old.shape)} (old), {tuple(new.shape)} "
@@ -135,8 +136,8 @@ def flips(old: RankingResult, now: RankingResult) -> tuple[Integers, Integers]:
         Indices of the negative and of the positive flips.
     """
     counted = now.first_hit > 0
-    was, is_ = is_right(old), is_right(now)
-    return np.flatnonzero(counted & was & ~is_), np.flatnonzero(counted & ~was & is_)
+    before, after = old.top1_is_match, now.top1_is_match
+    return np.flatnonzero(counted & before & ~after), np.flatnonzero(counted & ~before & after)
 
 
 @dataclass(frozen=True, eq=False)

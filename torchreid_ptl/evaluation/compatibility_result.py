@@ -59,17 +59,15 @@ class CompatibilityResult:
         }
 
     def __str__(self) -> str:
-        return self.summary()
-
-    def summary(self) -> str:
         """A few lines in percent."""
         gain = self.update_gain
+        independent = {"self test": self.independent, "in the old gallery": self.independent_cross}
         lines = [
             f"compatible: {_yes(self.compatible)} by mAP, {_yes(self.compatible_cmc1)} by CMC-1",
             f"old test   {Score.of(self.old_test)}",
             f"cross test {Score.of(self.cross_test)}",
             f"self test  {Score.of(self.self_test)}",
-            *self._about_independent(),
+            *(f"independent, {name}   {score}" for name, score in independent.items() if score is not None),
             f"update gain {gain.mAP:.3f} (mAP), {gain.cmc1:.3f} (CMC-1){f': {gain.why_none}' * bool(gain.why_none)}",
             f"backfill: area under the curve {self.backfill.area}",
         ]
@@ -78,10 +76,6 @@ class CompatibilityResult:
             moved = f"negative flips {point.negative_flips:.2%}   positive {point.positive_flips:.2%}"
             lines.append(f"  {point.fraction:4.0%}  {scores}   {moved}")
         return "\n".join(lines)
-
-    def _about_independent(self) -> list[str]:
-        said = {"self test": self.independent, "in the old gallery": self.independent_cross}
-        return [f"independent, {name}   {score}" for name, score in said.items() if score is not None]
 
 
 def _yes(value: bool) -> str:

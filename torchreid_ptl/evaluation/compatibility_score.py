@@ -75,9 +75,8 @@ def update_gain(cross: Score, old: Score, independent: Score | None) -> UpdateGa
         for label, best, base in zip(("mAP", "CMC-1"), independent, old, strict=True)
         if not best > base
     ]
-    mean_precision, cmc1 = map(_part, cross, old, independent)
-    return UpdateGain(mean_precision, cmc1, "; ".join(reasons))
-
-
-def _part(now: float, base: float, best: float) -> float:
-    return (now - base) / (best - base) if best > base else math.nan
+    gains = [
+        (now - base) / (best - base) if best > base else math.nan
+        for now, base, best in zip(cross, old, independent, strict=True)
+    ]
+    return UpdateGain(gains[0], gains[1], "; ".join(reasons))

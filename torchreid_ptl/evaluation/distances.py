@@ -1,4 +1,4 @@
-"""Distances from queries to a gallery, made block by block: nobody holds the whole matrix."""
+"""Distances from queries to a gallery, made block by block; the complete matrix is never held."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .arrays import NAMED_IN_ERRORS, slices
+from .arrays import Floats32, name_some, slices
 
 METRICS = ("euclidean", "cosine")
 
@@ -62,7 +62,7 @@ class Distances(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def dense(self) -> npt.NDArray[np.float32]:
+    def dense(self) -> Floats32:
         """The whole matrix; four bytes for each pair."""
         return self.block(slice(0, self.shape[0]), slice(0, self.shape[1])).cpu().numpy()
 
@@ -113,9 +113,7 @@ class FeatureDistances(Distances):
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}; allowed: {', '.join(METRICS)}")
         self.metric = metric
-        own = gallery.device if isinstance(gallery, Tensor) else "cpu"
-        # 'cuda' becomes 'cuda:0', as tensors there say
-        self.device = torch.empty(0, device=own if device is None else device).device
+        self.device = device_of(gallery, device)
         sides = {"query": query, "gallery": gallery}
         self._query, self._gallery = (_Side(name, side, self.device) for name, side in sides.items())
         dims = self._query.dim, self._gallery.dim
@@ -157,17 +155,10 @@ class _Side:
         self._name, self._device = name, device
         if not isinstance(features, Rows):
             features = np.asarray(features)
-        if isinstance(features, np.ndarray) and not _is_plain(features):
-            features = as_float32(features)
-        elif isinstance(features, np.ndarray):
-            features = torch.from_numpy(features)
-        if len(features.shape) != 2:
-            shape = tuple(features.shape)
-            raise ValueError(f"{name} descriptors must be a matrix (images, dimensions), got shape {shape}")
-        if not all(features.shape):
-            raise ValueError(f"{name} is empty: got descriptors of shape {tuple(features.shape)}")
+        self.dim = shape_of(name, features)[1]
+        if isinstance(features, np.ndarray):
+            features = torch.from_numpy(features) if _is_plain(features) else as_float32(features)
         self._features = features
-        self.dim = features.shape[1]
         self._ready = isinstance(features, Tensor) and features.dtype == torch.float32 and features.device == device
 
     def __len__(self) -> int:
@@ -190,12 +181,32 @@ class _Side:
                 torch.sum(torch.square(piece, out=scratch[: len(piece)]), dim=1, out=out)
         bad = torch.nonzero(~(squares <= _LARGEST_NORM**2)).flatten().tolist()
         if bad:
-            named = ", ".join(map(str, bad[:NAMED_IN_ERRORS])) + (", ..." if len(bad) > NAMED_IN_ERRORS else "")
             raise ValueError(
                 f"{len(bad)} of {len(self)} {self._name} rows hold NaN, infinite or, for float32, too large values: "
-                f"{named}"
+                f"{name_some(bad)}"
             )
         return squares
+
+
+def shape_of(name: str, features: Features | None) -> tuple[int, int]:
+    """Images and dimensions of descriptors.
+
+    Raises:
+        ValueError: they are no matrix, or there are none.
+    """
+    shape = tuple(getattr(features, "shape", ()))
+    if len(shape) != 2:
+        raise ValueError(f"{name} descriptors must be a matrix (images, dimensions), got shape {shape}")
+    if not all(shape):
+        raise ValueError(f"{name} is empty: got descriptors of shape {shape}")
+    return int(shape[0]), int(shape[1])
+
+
+def device_of(rows: object, device: torch.device | str | None = None) -> torch.device:
+    """The device asked for, else that of a tensor, else the CPU."""
+    own = rows.device if isinstance(rows, Tensor | Distances) else "cpu"
+    # 'cuda' becomes 'cuda:0', which is what tensors on it name
+    return torch.empty(0, device=own if device is None else device).device
 
 
 def as_float32(features: Tensor | npt.NDArray[Any], device: torch.device | None = None) -> Tensor:

@@ -81,12 +81,12 @@ class ErrorRates:
             return None
         return int(np.searchsorted(self.far, far, side="right")) - 1
 
-    def equal(self) -> int:
+    def eer_index(self) -> int:
         """Index of the threshold where FAR and FRR = 1 - TAR differ least."""
         return int(np.argmin(np.abs(self.far - (1 - self.tar))))
 
-    def drawn(self, most: int) -> Integers:
-        """Indices of thresholds for a curve: near to each other in FAR, in log FAR and in TAR."""
+    def curve_indices(self, most: int) -> Integers:
+        """Indices of at most so many thresholds for a curve: evenly spread in FAR, in log FAR and in TAR."""
         count = len(self.thresholds)
         if count <= most:
             return np.arange(count)
@@ -118,14 +118,10 @@ def equal_width(bins: Integers, *counts: Integers) -> tuple[Floats, list[Floats]
     last = np.searchsorted(everything, _DRAWN_SHARE * everything[-1])
     edges = np.linspace(starts[0], ends[last], _DRAWN_BINS + 1)
     places = np.stack([starts, ends], axis=1).ravel()
-    below = [_below(kind)[_around(finite)].ravel() for kind in counts]
+    index = np.flatnonzero(finite)
+    around = np.stack([index, index + 1], axis=1)
+    below = [_below(kind)[around].ravel() for kind in counts]
     return edges, [np.diff(np.interp(edges, places, each)) for each in below]
-
-
-def _around(kept: npt.NDArray[np.bool_]) -> Integers:
-    """Indices of the edges before and after each bin that is kept, shape (K, 2)."""
-    index = np.flatnonzero(kept)
-    return np.stack([index, index + 1], axis=1)
 
 
 def _below(counts: npt.NDArray[Any]) -> Floats:

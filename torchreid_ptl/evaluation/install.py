@@ -7,13 +7,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from .. import host
+from .descriptors import Descriptors
 from .distances import Distances, FeatureDistances
+from .options import EvaluationOptions
 from .ranking import evaluate_ranking
 from .rerank import rerank
 
 
 class _HostDistances(FeatureDistances):
-    """What the host's engines take for a tensor of distances; the matrix is made only if somebody looks into it."""
+    """What the host's engines take for a tensor of distances; the matrix is made only where an entry is read."""
 
     def numpy(self) -> "Distances":
         return self
@@ -24,11 +26,11 @@ def install(memory_mb: float = 512) -> None:
 
     Ranking and, with ``rerank=True``, re-ranking go through :func:`evaluate_ranking` and :func:`rerank`; nothing else
     about the engines changes, and neither do their figures but for the order of equal distances, which is the
-    gallery's. ``visrank=True`` still makes the whole matrix, because the host's pictures need it. Again is a no-op;
-    :func:`uninstall` undoes it.
+    gallery's. ``visrank=True`` still makes the whole matrix, because the host's pictures need it. Repeated calls
+    change nothing; :func:`uninstall` undoes it.
 
     Args:
-        memory_mb: MiB beside the descriptors.
+        memory_mb: MiB, descriptors not counted.
 
     Example:
         >>> import torchreid_ptl
@@ -55,11 +57,9 @@ def install(memory_mb: float = 512) -> None:
         use_metric_cuhk03: bool = False,
         use_cython: bool = True,
     ) -> tuple[npt.NDArray[np.float32], float]:
-        labels = (q_pids, g_pids, q_camids, g_camids)
-        protocol = "cuhk03" if use_metric_cuhk03 else "market1501"
-        result = evaluate_ranking(
-            None, None, *labels, max_rank=max_rank, distances=distmat, protocol=protocol, memory_mb=memory_mb
-        )
+        query, gallery = Descriptors(None, q_pids, q_camids), Descriptors(None, g_pids, g_camids)
+        options = EvaluationOptions.of(ranks=[max_rank], use_metric_cuhk03=use_metric_cuhk03, memory_mb=memory_mb)
+        result = evaluate_ranking(query, gallery, options, distances=distmat)
         # The host reads ranks beyond a small gallery.
         return np.pad(result.cmc, (0, max_rank - len(result.cmc)), mode="edge"), result.mAP
 

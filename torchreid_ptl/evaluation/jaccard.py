@@ -1,13 +1,11 @@
 """Jaccard distances among the images of one set, as a sparse graph of those that are near."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from .all_pairs import FeaturePairs
-from .arrays import Floats32
+from .arrays import Floats32, Progress
 from .distances import Features
 from .reciprocal import Overlaps
 from .rerank import check_neighbours, reciprocal_codes
@@ -21,7 +19,7 @@ def jaccard_graph(
     *,
     metric: str = "cosine",
     memory_mb: float = 512,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> sparse.csr_array:
     """Which images have most of their k-reciprocal neighbours in common, and how far they are from having all.
 

@@ -1,17 +1,12 @@
 """Identities and cameras: which pairs of images are matches and which are junk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from .arrays import NAMED_IN_ERRORS, Integers
-
-Labels: TypeAlias = Sequence[int] | torch.Tensor | npt.NDArray[Any]
+from .arrays import NAMED_IN_ERRORS, Booleans, Integers
+from .descriptors import Descriptors
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +21,15 @@ class SameIdentity:
 
     rows: Integers
     columns: Integers
-    junk: npt.NDArray[np.bool_]
+    junk: Booleans
 
     @property
-    def matches(self) -> "tuple[Integers, Integers]":
+    def matches(self) -> tuple[Integers, Integers]:
         """Rows and columns of the matches alone."""
         return self.rows[~self.junk], self.columns[~self.junk]
 
     @property
-    def junk_places(self) -> "tuple[Integers, Integers]":
+    def junk_places(self) -> tuple[Integers, Integers]:
         """Rows and columns of the junk alone."""
         return self.rows[self.junk], self.columns[self.junk]
 
@@ -43,28 +38,13 @@ class PairLabels:
     """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask.
 
     Args:
-        query_pids: identities, shape (Q,).
-        gallery_pids: identities, shape (G,).
-        query_camids: cameras, shape (Q,).
-        gallery_camids: cameras, shape (G,).
-        shape: (Q, G), which the four must have.
-
-    Raises:
-        ValueError: labels of another length or that are no integers.
+        query: Q images; only their labels are used.
+        gallery: G images, likewise.
     """
 
-    def __init__(
-        self,
-        query_pids: Labels,
-        gallery_pids: Labels,
-        query_camids: Labels,
-        gallery_camids: Labels,
-        shape: tuple[int, int],
-    ) -> None:
-        self.query_pids = _read("query_pids", query_pids, shape[0])
-        self.gallery_pids = _read("gallery_pids", gallery_pids, shape[1])
-        self.query_camids = _read("query_camids", query_camids, shape[0])
-        self.gallery_camids = _read("gallery_camids", gallery_camids, shape[1])
+    def __init__(self, query: Descriptors, gallery: Descriptors) -> None:
+        self.query_pids, self.query_camids = query.pids, query.camids
+        self.gallery_pids, self.gallery_camids = gallery.pids, gallery.camids
         self._by_pid = self.gallery_pids.argsort(kind="stable")
         ordered = self.gallery_pids[self._by_pid]
         self._first = np.searchsorted(ordered, self.query_pids, "left")
@@ -113,12 +93,3 @@ class PairLabels:
                 else f"identity {pid} is not in the gallery"
             )
         return "; ".join(named)
-
-
-def _read(name: str, labels: Labels, length: int) -> Integers:
-    array = np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels)
-    if array.shape != (length,):
-        raise ValueError(f"{name} must hold one number for each of {length} descriptors, got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, got {array.dtype}")
-    return array.astype(np.int64)

@@ -2,44 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from .arrays import Floats, Integers
+from .all_pairs import load_features
+from .arrays import Floats, Integers, Progress
 from .blocks import Plan, make_plan
-from .distances import Distances, FeatureDistances, Features, MatrixDistances
-from .labels import Labels, PairLabels
+from .descriptors import Descriptors
+from .distances import Distances, FeatureDistances, MatrixDistances, Rows, device_of
+from .labels import PairLabels
 from .lists import RankedLists, Sorter
+from .options import DEFAULTS, EvaluationOptions
+from .rerank import RerankedDistances, rerank
 from .result import RankingResult, Scores
 from .single_shot import SingleShots
 
-PROTOCOLS = ("market1501", "cuhk03")
-ON_NO_MATCH = ("skip", "error")
-
-Progress = Callable[[int, int], None]
+GivenDistances: TypeAlias = Distances | torch.Tensor | npt.NDArray[Any]
 
 
 def evaluate_ranking(
-    query: Features | None,
-    gallery: Features | None,
-    query_pids: Labels,
-    gallery_pids: Labels,
-    query_camids: Labels,
-    gallery_camids: Labels,
-    metric: str = "euclidean",
-    max_rank: int = 50,
+    query: Descriptors,
+    gallery: Descriptors,
+    options: EvaluationOptions = DEFAULTS,
     *,
-    protocol: str = "market1501",
-    on_no_match: str = "skip",
-    memory_mb: float = 512,
-    return_top: int = 0,
-    distances: Distances | torch.Tensor | npt.NDArray[Any] | None = None,
-    repeats: int = 10,
-    seed: int = 0,
-    device: torch.device | str | None = None,
+    distances: GivenDistances | None = None,
     progress: Progress | None = None,
 ) -> RankingResult:
     """Ranks the gallery for every query and scores the lists.
@@ -57,78 +46,97 @@ def evaluate_ranking(
     image of each gallery identity is drawn, `repeats` times for each query; mAP and mINP stay as they are.
 
     Args:
-        query: descriptors, shape (Q, D), any real dtype; computed in float32. None with `distances`.
-        gallery: descriptors, shape (G, D); also a memory map or anything else with a shape and slices.
-        query_pids: identities, shape (Q,).
-        gallery_pids: identities, shape (G,).
-        query_camids: cameras, shape (Q,).
-        gallery_camids: cameras, shape (G,).
-        metric: 'euclidean' (squared; the ranking is the same) or 'cosine' (1 - cos).
-        max_rank: length of the CMC, clipped to G.
-        protocol: 'market1501' or 'cuhk03' (single gallery shot).
-        on_no_match: queries without a match count nowhere and are listed in the result ('skip', as the host does), or
-            are an error ('error').
-        memory_mb: MiB beside the inputs and the result.
-        return_top: how many of the nearest gallery indices to return per query.
-        distances: shape (Q, G), to rank by instead of the descriptors', for example from `rerank`; read as float32.
-        repeats: draws for each query with 'cuhk03'.
-        seed: of these draws.
-        device: where to compute; that of the gallery, or of the distances, by default.
+        query: Q images.
+        gallery: G images.
+        options: metric, protocol, re-ranking and limits; how descriptors are extracted plays no part.
+        distances: shape (Q, G), to rank by instead of those of the descriptors; read as float32.
         progress: called with the number of queries ranked so far and in all, after each block.
 
     Raises:
         ValueError: the input does not fit together, is not finite, or no query has a match in another camera.
 
     Example:
-        >>> import numpy as np
-        >>> query, gallery = np.array([[0.0, 0.0]]), np.array([[0.0, 0.1], [0.5, 0.0], [3.0, 0.0]])
-        >>> result = evaluate_ranking(query, gallery, [7], [7, 2, 7], [0], [0, 1, 1])
+        >>> query = Descriptors([[0.0, 0.0]], pids=[7], camids=[0])
+        >>> gallery = Descriptors([[0.0, 0.1], [0.5, 0.0], [3.0, 0.0]], pids=[7, 2, 7], camids=[0, 1, 1])
+        >>> result = evaluate_ranking(query, gallery)
         >>> result.mAP, result.rank(1), int(result.first_hit[0])
         (0.5, 0.0, 2)
     """
-    _check_settings(max_rank=(max_rank, 1), return_top=(return_top, 0), repeats=(repeats, 1))
-    _check_choice("protocol", protocol, PROTOCOLS)
-    _check_choice("on_no_match", on_no_match, ON_NO_MATCH)
-    matrix = as_distances(query, gallery, metric, distances, device)
-    labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, matrix.shape)
-    skipped = lost_queries(labels, on_no_match)
-    shots = (repeats, seed) if protocol == "cuhk03" else None
-    work = _Work(matrix, labels, make_plan(matrix.shape, memory_mb, matrix.device), return_top, shots)
+    if options.rerank and distances is None:
+        distances = _rerank(query, gallery, options)
+    matrix = as_distances(query, gallery, options, distances)
+    labels = PairLabels(query, gallery)
+    skipped = lost_queries(labels, options.no_match)
+    shots = (options.repeats, options.seed) if options.protocol == "cuhk03" else None
+    plan = make_plan(matrix.shape, options.memory_mb, matrix.device)
+    work = _Work(matrix, labels, plan, options.return_top, shots)
     work.run(progress)
     most = len(np.unique(labels.gallery_pids)) if shots else matrix.shape[1]
-    result = work.scores.result(min(max_rank, most), skipped, work.shots)
+    result = work.scores.result(min(options.max_rank, most), skipped, work.shots)
     return replace(result, top=work.top, top_distances=work.near)
 
 
+def rank(
+    query: Descriptors,
+    gallery: Descriptors,
+    options: EvaluationOptions = DEFAULTS,
+    *,
+    progress: Callable[[str], Progress] | None = None,
+) -> RankingResult:
+    """:func:`evaluate_ranking` with a progress of its own for each part of the work.
+
+    Args:
+        query: Q images.
+        gallery: G images.
+        options: how to compare.
+        progress: called with 'neighbours', if images are re-ranked, and with 'ranking'; returns what is called with
+            (done, total) of that part.
+    """
+    reranked = _rerank(query, gallery, options, progress and progress("neighbours")) if options.rerank else None
+    return evaluate_ranking(query, gallery, options, distances=reranked, progress=progress and progress("ranking"))
+
+
+def _rerank(
+    query: Descriptors, gallery: Descriptors, options: EvaluationOptions, progress: Progress | None = None
+) -> RerankedDistances:
+    """Distances after re-ranking; what the ranking would refuse is refused before."""
+    features = _features_of(query, gallery)
+    device = device_of(features[1], options.device)
+    lost_queries(PairLabels(query, gallery), options.no_match)
+    make_plan((len(query), len(gallery)), options.memory_mb, device)
+    metric, memory_mb = options.metric or "euclidean", options.memory_mb
+    return rerank(
+        features[0], load_features(features[1], device), metric=metric, memory_mb=memory_mb, progress=progress
+    )
+
+
+def _features_of(query: Descriptors, gallery: Descriptors) -> tuple[Rows, Rows]:
+    if query.features is None or gallery.features is None:
+        raise ValueError("give query and gallery descriptors, or distances; got neither")
+    return query.features, gallery.features
+
+
 def as_distances(
-    query: Features | None,
-    gallery: Features | None,
-    metric: str,
-    distances: Distances | torch.Tensor | npt.NDArray[Any] | None,
-    device: torch.device | str | None = None,
+    query: Descriptors, gallery: Descriptors, options: EvaluationOptions, distances: GivenDistances | None
 ) -> Distances:
-    """The distances to rank by: given ones, or those of descriptors.
+    """The distances to evaluate: given ones, or those of descriptors; never re-ranked.
 
     Raises:
         ValueError: neither is there, or they do not fit together.
     """
     if distances is None:
-        if query is None or gallery is None:
-            raise ValueError("give query and gallery descriptors, or distances; got neither")
-        return FeatureDistances(query, gallery, metric, device)
-    given = distances
-    if not isinstance(given, Distances):
-        given = MatrixDistances(given, None if device is None else torch.device(device))
-    for side, features, found in zip(("queries", "gallery images"), (query, gallery), given.shape, strict=True):
-        if features is not None and len(np.shape(features)) and np.shape(features)[0] != found:
-            expected = f"{np.shape(features)[0]} {side}"
+        return FeatureDistances(*_features_of(query, gallery), options.metric or "euclidean", options.device)
+    if not isinstance(distances, Distances):
+        distances = MatrixDistances(distances, None if options.device is None else torch.device(options.device))
+    for name, side, found in zip(("queries", "gallery images"), (query, gallery), distances.shape, strict=True):
+        if len(side) != found:
             raise ValueError(
-                f"distances must have a row per query, a column per gallery image: expected {expected}, "
-                f"got shape {given.shape}"
+                f"distances must have a row per query, a column per gallery image: expected {len(side)} {name}, "
+                f"got shape {distances.shape}"
             )
-    if not all(given.shape):
-        raise ValueError(f"distances are empty: shape {given.shape}")
-    return given
+    if not all(distances.shape):
+        raise ValueError(f"distances are empty: shape {distances.shape}")
+    return distances
 
 
 @dataclass
@@ -171,16 +179,16 @@ class _Work:
     def _whole_rows(self, rows: slice, tile: slice, buffer: torch.Tensor, sorter: Sorter) -> None:
         """Reads and counts from one block; a part of it is sorted while the one before is counted."""
         block = self.distances.block(rows, tile, buffer)
-        waiting: tuple[Any, ...] = ()
+        pending: tuple[Any, ...] = ()
         for chunk in self.plan.chunks(rows):
             lists = self._lists(chunk)
             part = block[chunk.start - rows.start : chunk.stop - rows.start]
             for item in lists:
                 item.read(part, tile)
             lists[0].order(part, tile, sorter)
-            self._finish(*waiting)
-            waiting = lists
-        self._finish(*waiting)
+            self._finish(*pending)
+            pending = lists
+        self._finish(*pending)
 
     def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, sorter: Sorter) -> None:
         """Makes each tile twice: once for the matches' distances, once to count."""
@@ -218,18 +226,7 @@ class _Work:
             self.top[lists.rows], self.near[lists.rows] = top
 
 
-def _check_settings(**settings: tuple[int, int]) -> None:
-    for name, (value, least) in settings.items():
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value}")
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {name} {value!r}; allowed: {', '.join(allowed)}")
-
-
-def lost_queries(labels: PairLabels, on_no_match: str = "skip") -> Integers:
+def lost_queries(labels: PairLabels, no_match: str = "skip") -> Integers:
     """Queries without match; a ValueError if these are all, or if there are any and none may be."""
     lost = labels.without_match()
     total = len(labels.query_pids)
@@ -237,9 +234,9 @@ def lost_queries(labels: PairLabels, on_no_match: str = "skip") -> Integers:
         raise ValueError(
             f"none of the {total} queries has a match in another camera: {labels.explain(lost)}; check the labels"
         )
-    if len(lost) and on_no_match == "error":
+    if len(lost) and no_match == "error":
         raise ValueError(
             f"{len(lost)} of {total} queries have no match in another camera: {labels.explain(lost)}; remove them, "
-            "or let on_no_match='skip' leave them out"
+            "or let no_match='skip' leave them out"
         )
     return lost

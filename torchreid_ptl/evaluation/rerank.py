@@ -1,7 +1,6 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) in bounded memory: no matrix of all pairs is ever held."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from .all_pairs import AllPairs, FeaturePairs, Matrix, squared_block
-from .arrays import Floats32, Integers32
+from .arrays import Floats32, Integers32, Progress
 from .distances import Distances, Features
 from .reciprocal import Overlaps, average, encode, expanded_sets
 
@@ -30,7 +29,7 @@ def rerank(
     metric: str = "euclidean",
     memory_mb: float = 512,
     distances: tuple[Matrix, Matrix, Matrix] | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> "RerankedDistances":
     """Re-ranks a gallery by the neighbours that each query and each gallery image have in common.
 
@@ -77,7 +76,7 @@ def rerank(
 
 
 def reciprocal_codes(
-    everyone: AllPairs, k1: int, k2: int, memory_mb: float, progress: Callable[[int, int], object] | None = None
+    everyone: AllPairs, k1: int, k2: int, memory_mb: float, progress: Progress | None = None
 ) -> tuple[sparse.csr_array, Tensor]:
     """The codes V' of all images and the largest squared distance of each to any, (N, N) and (N,); see :func:`rerank`.
 
@@ -173,16 +172,16 @@ class _Neighbours(NamedTuple):
 
 
 @torch.no_grad()
-def _scan(everyone: AllPairs, count: int, rows: int, progress: Callable[[int, int], object] | None) -> _Neighbours:
+def _scan(everyone: AllPairs, count: int, rows: int, progress: Progress | None) -> _Neighbours:
     """One pass over all pairs, for that many neighbours."""
     total, count = everyone.total, min(count, everyone.total)
     buffer = torch.empty(rows * total, device=everyone.between.device)
     images, distances = np.empty((total, count), np.int32), np.empty((total, count), np.float32)
     farthest = torch.empty(total, device=buffer.device)
     for part in everyone.slices(rows):
-        halves = everyone.squares(part, buffer)
-        farthest[part] = _farthest(halves, part)
-        near, columns = zip(*(_nearest(half.div_(farthest[part, None]), count) for half in halves), strict=True)
+        sides = everyone.squares(part, buffer)
+        farthest[part] = _farthest(sides, part)
+        near, columns = zip(*(_nearest(side.div_(farthest[part, None]), count) for side in sides), strict=True)
         values, order = torch.cat(near, dim=1).sort(dim=1, stable=True)
         nearest = torch.cat([columns[0], columns[1] + everyone.queries], dim=1).gather(1, order)
         images[part], distances[part] = nearest[:, :count].cpu().numpy(), values[:, :count].cpu().numpy()
@@ -208,9 +207,9 @@ def _at_places(sets: sparse.csr_array, neighbours: _Neighbours, everyone: AllPai
     return found
 
 
-def _farthest(halves: tuple[Tensor, Tensor], rows: slice) -> Tensor:
+def _farthest(sides: tuple[Tensor, Tensor], rows: slice) -> Tensor:
     """The largest of each row, to divide by."""
-    largest = torch.maximum(*(half.amax(dim=1) for half in halves))
+    largest = torch.maximum(*(side.amax(dim=1) for side in sides))
     if not torch.isfinite(largest).all():
         raise ValueError(
             f"squared distances overflow float32 among images {rows.start} to {rows.stop - 1} (queries first); "

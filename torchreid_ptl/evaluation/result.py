@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Floats, Floats32, Integers
+from .arrays import Booleans, Floats, Floats32, Integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,11 @@ class RankingResult:
             raise ValueError(f"ranks count from 1, got {k}")
         ranks = self.first_hit if self.shots is None else self.shots
         return float(np.count_nonzero(ranks[self.first_hit > 0] <= k) / ranks[self.first_hit > 0].size)
+
+    @property
+    def top1_is_match(self) -> Booleans:
+        """Whether the nearest image of each query is a match, shape (Q,)."""
+        return self.first_hit == 1
 
     def as_dict(self, ranks: Sequence[int] = (1, 5, 10, 20)) -> dict[str, Any]:
         """Plain Python numbers for JSON, with the CMC at the given ranks."""

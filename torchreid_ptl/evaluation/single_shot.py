@@ -37,12 +37,12 @@ class SingleShots:
 
     def _draw(self, generator: np.random.Generator, row: int, repeats: int, order: Integers) -> Integers:
         """A gallery image (repeats, identities) of every identity; of the query's own one a match."""
-        luck = generator.random((repeats, len(self._starts)))
-        drawn = order[self._starts + (luck * self._counts).astype(np.int64)]
+        uniform = generator.random((repeats, len(self._starts)))
+        drawn = order[self._starts + (uniform * self._counts).astype(np.int64)]
         rows, columns = self._same.matches
         matches = columns[rows == row]
         own = self._own[row]
-        drawn[:, own] = matches[(luck[:, own] * len(matches)).astype(np.int64)]
+        drawn[:, own] = matches[(uniform[:, own] * len(matches)).astype(np.int64)]
         return drawn
 
     def read(self, block: Tensor, columns: slice) -> None:

@@ -1,20 +1,20 @@
 """Same person or not: a threshold on the distance of two images, and its errors."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .arrays import Integers, inside, slices
+from .arrays import Booleans, Integers, inside, slices
 from .blocks import Plan, make_plan
-from .distances import Distances, FeatureDistances, Features
+from .descriptors import Descriptors
+from .distances import Distances, FeatureDistances
 from .error_rates import ErrorRates, equal_width
 from .float_histogram import FloatHistogram
-from .labels import Labels, PairLabels, SameIdentity
-from .ranking import as_distances
+from .labels import PairLabels, SameIdentity
+from .options import DEFAULTS, EvaluationOptions
+from .ranking import GivenDistances, as_distances
 from .verification_result import Recommendation, VerificationResult
 
 _ROC_POINTS = 2000
@@ -26,19 +26,13 @@ _GROUPS, _FIRST, _SECOND = 4, 0, 3
 
 
 def verify(
-    query: Features | None,
-    gallery: Features | None,
-    query_pids: Labels,
-    gallery_pids: Labels,
-    query_camids: Labels,
-    gallery_camids: Labels,
-    metric: str = "euclidean",
+    query: Descriptors,
+    gallery: Descriptors,
+    options: EvaluationOptions = DEFAULTS,
     *,
     far: float = 1e-3,
     fars: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4),
-    seed: int = 0,
-    memory_mb: float = 512,
-    distances: Distances | Tensor | npt.NDArray[Any] | None = None,
+    distances: GivenDistances | None = None,
 ) -> VerificationResult:
     """Decides for each query and gallery image whether they show one person, and counts the errors.
 
@@ -58,19 +52,13 @@ def verify(
     apart; the rates at them are exact.
 
     Args:
-        query: descriptors, shape (Q, D), any real dtype; computed in float32 on the device of the gallery. None with
-            `distances`.
-        gallery: descriptors, shape (G, D); also a memory map or anything else with a shape and slices.
-        query_pids: identities, shape (Q,).
-        gallery_pids: identities, shape (G,).
-        query_camids: cameras, shape (Q,).
-        gallery_camids: cameras, shape (G,).
-        metric: 'euclidean' (squared) or 'cosine' (1 - cos).
+        query: Q images.
+        gallery: G images.
+        options: metric, seed of the shuffled identities, device, and MiB for blocks of distances, to which the counts
+            add up to about 150. Distances are those before re-ranking.
         far: false accept rate for which a threshold is recommended.
         fars: false accept rates at which the true accept rate is reported.
-        seed: of the shuffled identities.
-        memory_mb: MiB for blocks of distances; the counts take up to about 150 more.
-        distances: shape (Q, G), to decide by instead of the descriptors'.
+        distances: shape (Q, G), to decide by instead of those of the descriptors.
 
     Raises:
         ValueError: the input does not fit together or is not finite, a rate is not between 0 and 1, or there are no
@@ -78,8 +66,8 @@ def verify(
 
     Example:
         >>> people, cameras = np.repeat(np.arange(8), 2), np.tile([0, 1], 8)
-        >>> features = np.stack([people, cameras / 2], axis=1)
-        >>> print(verify(features, features, people, people, cameras, cameras, far=0.05, fars=[0.05, 0.001]))
+        >>> images = Descriptors(np.stack([people, cameras / 2], axis=1), people, cameras)
+        >>> print(verify(images, images, far=0.05, fars=[0.05, 0.001]))
         same person: squared Euclidean distance below a threshold
         16 genuine and 224 impostor pairs
         EER 0.00% at 1
@@ -89,14 +77,14 @@ def verify(
         on the other half FAR 0%, TAR 100.00% of 8 genuine and 48 impostor pairs
     """
     _check_rates(far, *fars)
-    matrix = as_distances(query, gallery, metric, distances)
-    labels = PairLabels(query_pids, gallery_pids, query_camids, gallery_camids, matrix.shape)
+    matrix = as_distances(query, gallery, options, distances)
+    labels = PairLabels(query, gallery)
     _check_pairs(labels)
-    plan = make_plan(matrix.shape, memory_mb, matrix.device)
-    bins, genuine, impostor = _count(matrix, labels, halve_identities(labels, seed), plan)
+    plan = make_plan(matrix.shape, options.memory_mb, matrix.device)
+    bins, genuine, impostor = _count(matrix, labels, halve_identities(labels, options.seed), plan)
     recommended, why_none = _recommend(bins, genuine, impostor, far, len(_matched(labels)))
     rates = ErrorRates(bins, genuine.sum(1), impostor.sum(1))
-    equal, drawn = rates.equal(), rates.drawn(_ROC_POINTS)
+    equal, drawn = rates.eer_index(), rates.curve_indices(_ROC_POINTS)
     at = {float(each): rates.largest_within(each) for each in fars}
     edges, (genuine_shares, impostor_shares) = equal_width(bins, genuine.sum(1), impostor.sum(1))
     return VerificationResult(
@@ -117,7 +105,7 @@ def verify(
     )
 
 
-def halve_identities(labels: PairLabels, seed: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def halve_identities(labels: PairLabels, seed: int) -> tuple[Booleans, Booleans]:
     """Splits the identities at random; those with genuine pairs and those without are halved apart.
 
     Returns:
@@ -155,7 +143,7 @@ def _check_pairs(labels: PairLabels) -> None:
 
 @torch.no_grad()
 def _count(
-    distances: Distances, labels: PairLabels, second: tuple[npt.NDArray[np.bool_], ...], plan: Plan
+    distances: Distances, labels: PairLabels, second: tuple[Booleans, ...], plan: Plan
 ) -> tuple[Integers, Integers, Integers]:
     """The bins (U,) that hold pairs, and the genuine and impostor pairs in them by group, shape (U, 4) each."""
     genuine, impostor = FloatHistogram(_GROUPS), FloatHistogram(_GROUPS)

@@ -84,9 +84,6 @@ class VerificationResult:
         }
 
     def __str__(self) -> str:
-        return self.summary()
-
-    def summary(self) -> str:
         """A few lines in percent."""
         lines = [
             f"same person: {self.unit} below a threshold",

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from .arrays import Floats
+from ..runtime.tables import as_markdown
+from .arrays import Floats, Progress
 from .compatibility_score import Score
-from .distances import Features
-from .labels import Labels
-from .ranking import Progress
-from .unit import Rankings, common_dimension, device_of, dimension_of, normalized_sides, require_same_images
+from .descriptors import Pair, require_same_images
+from .dimensions import common_dimension, dimension_of
+from .distances import device_of
+from .normalized import Rankings, normalized_sides
+from .options import DEFAULTS, EvaluationOptions
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
@@ -105,82 +106,53 @@ class VersionMatrix:
         return "\n\n".join(self._table(figure) for figure in FIGURES) + "\n"
 
     def _table(self, figure: str) -> str:
-        title = f"{FIGURES[figure]} (%): queries \\ gallery"
-        lines = [[title, *self.names]]
+        lines = [[f"{FIGURES[figure]} (%): queries \\ gallery", *self.names]]
         for name, scores in self.rows(figure):
             lines.append([name, *("" if score is None else f"{100 * score:.2f}" for score in scores)])
-        widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
-        lines.insert(1, ["-" * width if not column else "-" * (width - 1) + ":" for column, width in enumerate(widths)])
-        written = [
-            "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |"
-            for line in lines
-        ]
         compatible, mean = getattr(self.AC, figure), getattr(self.AM, figure)
-        return "\n".join([*written, "", f"AC {compatible:.2%}   AM {mean:.2%}"])
+        return f"{as_markdown(lines)}\nAC {compatible:.2%}   AM {mean:.2%}"
 
 
 def version_matrix(
-    versions: Sequence[tuple[Features, Features] | None] | Mapping[str, tuple[Features, Features] | None],
-    query_pids: Labels,
-    gallery_pids: Labels,
-    query_camids: Labels,
-    gallery_camids: Labels,
+    versions: Sequence[Pair | None] | Mapping[str, Pair | None],
+    options: EvaluationOptions = DEFAULTS,
     *,
-    metric: str = "cosine",
     dimensions: str = "error",
-    on_no_match: str = "skip",
-    memory_mb: float = 512,
-    device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> VersionMatrix:
     """Tests every version with its own gallery and with those of all versions before it.
 
     The compatibility matrix C[t][k] = M(t, k), k <= t, with its averages AC and AM, of Biondi et al., TPAMI 2023
     [paper]. Descriptors are always L2-normalised here. Where dimensions differ and a rule is declared, a pair is
-    compared in the dimension of that pair, and the diagonal is of whole descriptors [ours].
+    compared in the dimension of that pair, and the diagonal is of complete descriptors [ours].
 
     Args:
-        versions: (query, gallery) descriptors, (Q, D) and (G, D), of each version in time order; by name, or named v1,
-            v2, ...; galleries may be anything with a shape and slices.
-        query_pids: identities, shape (Q,).
-        gallery_pids: identities, shape (G,).
-        query_camids: cameras, shape (Q,).
-        gallery_camids: cameras, shape (G,).
-        metric: 'cosine', or 'euclidean' of the unit vectors.
+        versions: queries and gallery by each version in time order; by name, or named v1, v2, ...
+        options: metric ('cosine' by default) and limits, as for :func:`compatibility`.
         dimensions: where they differ: 'error', 'truncate' or 'pad', as for :func:`compatibility`.
-        on_no_match: 'skip' or 'error'.
-        memory_mb: MiB for each ranking.
-        device: where to compute; that of the newest gallery, if it is a tensor, by default.
         progress: called with the number of queries ranked so far and in all.
 
     Raises:
         ValueError: fewer than two versions, one that is missing (names it), or anything that does not fit together.
 
     Example:
-        >>> import numpy as np
-        >>> first = np.array([[1.0, 0.2], [0.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-        >>> matrix = version_matrix({"2023": first, "2024": first}, [0, 1], [0, 1], [0, 0], [1, 1])
+        >>> from torchreid_ptl.evaluation import Descriptors
+        >>> first = Descriptors([[1.0, 0.2], [0.0, 1.0]], [0, 1], [0, 0]), Descriptors(np.eye(2), [0, 1], [1, 1])
+        >>> matrix = version_matrix({"2023": first, "2024": first})
         >>> matrix.mAP[1].tolist(), matrix.AC.mAP, matrix.AM.mAP
         ([1.0, 1.0], 1.0, 1.0)
     """
     sides = _named(versions)
     require_same_images(sides)
-    dims = {name: dimension_of(name, *pair) for name, pair in sides.items()}
+    dims = {name: dimension_of(name, pair) for name, pair in sides.items()}
     names = tuple(sides)
     pairs = [(t, k) for t in range(len(names)) for k in range(t + 1)]
-    common = {(t, k): _common(names[t], names[k], dims, dimensions) for t, k in pairs}
-    device = device_of(sides[names[-1]][1], device)
-    units = {name: normalized_sides(name, *pair, device) for name, pair in sides.items()}
-    rank = Rankings(
-        (query_pids, gallery_pids, query_camids, gallery_camids),
-        len(pairs),
-        progress,
-        metric=metric,
-        max_rank=1,
-        on_no_match=on_no_match,
-        memory_mb=memory_mb,
-        device=device,
-    )
+    common = {
+        (t, k): common_dimension(dims[names[t]], dims[names[k]], dimensions, (names[t], names[k])) for t, k in pairs
+    }
+    device = device_of(sides[names[-1]][1].features, options.device)
+    units = {name: normalized_sides(name, pair, device) for name, pair in sides.items()}
+    rank = Rankings(sides[names[0]], replace(options, max_rank=1, return_top=0, device=device), len(pairs), progress)
     scores = np.full((2, len(names), len(names)), np.nan)
     for (t, k), dim in common.items():
         query, gallery = (units[names[v]][side].resized(dim) for side, v in enumerate((t, k)))
@@ -188,9 +160,7 @@ def version_matrix(
     return VersionMatrix(names, *scores)
 
 
-def _named(
-    versions: Sequence[tuple[Features, Features] | None] | Mapping[str, tuple[Features, Features] | None],
-) -> dict[str, tuple[Features, Features]]:
+def _named(versions: Sequence[Pair | None] | Mapping[str, Pair | None]) -> dict[str, Pair]:
     if not isinstance(versions, Mapping):
         versions = {f"v{number}": pair for number, pair in enumerate(versions, start=1)}
     if len(versions) < 2:
@@ -201,7 +171,3 @@ def _named(
             raise ValueError(f"version {name!r} is missing: give its (query, gallery) descriptors, or leave it out")
         named[name] = pair
     return named
-
-
-def _common(new: str, old: str, dims: Mapping[str, int], rule: str) -> int:
-    return common_dimension(dims[new], dims[old], rule, (new, old))

@@ -1,139 +1,96 @@
-"""What a comparison of versions leaves: results.json, matrices, scores of each query, pictures and report.html."""
+"""Files of a comparison of versions: results.json, matrices, scores of each query, pictures and report.html."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
-from ..config.loading import to_dict
-from ..evaluation import VersionMatrix
+from ..evaluation import VersionComparison
+from ..evaluation.comparison import Update
 from ..evaluation.version_matrix import FIGURES
-from ..runs.versions import Version
 from ..runtime.files import replace_file, safe_name
-from .compatibility_page import Update, VersionComparison, backfill_of, matrices_of, matrix_page, update_page
-from .files import provenance
-from .target import path_of
-from .visual import Report, save_backfill, save_report, save_version_matrix
+from ..runtime.tables import as_csv
+from .compatibility_page import backfill_of, matrices_of, matrix_page, update_page
+from .files import provenance, write_json, write_page, write_queries
+from .visual import Report, draw_backfill, draw_version_matrix, save_figure
 
 
-def leave(
+def write_comparison(
     targets: Sequence[VersionComparison],
-    versions: Sequence[Version],
+    origins: Mapping[str, Mapping[str, str]],
     config: CfgNode,
     folder: Path,
     seconds: float,
+    *,
     settings: Mapping[str, Any],
+    bad_images: Iterable[str] = (),
 ) -> list[Path]:
-    """Writes everything a comparison leaves.
+    """Writes all results of a comparison of versions.
 
     Args:
-        targets: what was measured.
-        versions: of what, with the independent model.
+        targets: the comparison on each data set.
+        origins: where the descriptors of each version come from, by name; with the independent model.
         config: the final configuration.
         folder: ``data.save_dir``.
-        seconds: wall-clock time of the command.
+        seconds: wall-clock time of the comparison.
         settings: of the comparison.
+        bad_images: images that could not be read and were left out.
 
     Returns:
         The files, the results first.
     """
     facts = provenance(config, seconds)
     content = {
-        "versions": {version.name: dict(version.origin) for version in versions},
+        "versions": {name: dict(origin) for name, origin in origins.items()},
         "targets": {measured.name: _scores(measured) for measured in targets},
-        "bad_images": sorted(
-            {path for v in versions for pair in v.sides.values() for s in pair for path in s.bad_images}
-        ),
+        "bad_images": sorted(set(bad_images)),
         "settings": dict(settings),
-        "provenance": facts,
-        "config": to_dict(config),
     }
-    path = folder / "results.json"
-    replace_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    written = [path]
+    written = [write_json(folder, content, facts, config)]
+    pages = []
     for measured in targets:
         written += _write_matrix(measured, folder)
+        pages.append(matrix_page(measured))
         for update in measured.updates:
             written += _write_update(measured, update, folder)
-    origins = {v.name: ", ".join(f"{key} {value}" for key, value in v.origin.items()) for v in versions}
-    return [*written, _write_report(targets, config, folder, {**origins, **settings, **facts})]
-
-
-def as_csv(matrix: VersionMatrix) -> str:
-    """A row for each figure and version's queries, a column for each gallery, in full precision; empty above.
-
-    Example:
-        >>> import numpy as np
-        >>> scores = np.array([[0.5, np.nan], [0.625, 0.75]])
-        >>> print(as_csv(VersionMatrix(("a", "b"), scores, scores)).splitlines()[:3])
-        ['figure,query,a,b', 'mAP,a,0.5,', 'mAP,b,0.625,0.75']
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["figure", "query", *matrix.names])
-    for figure in FIGURES:
-        writer.writerows([figure, name, *scores] for name, scores in matrix.rows(figure))
-    return text.getvalue()
+            pages.append(update_page(measured, update, config.eval.rank_list_queries))
+    names = ", ".join(measured.name for measured in targets)
+    title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
+    said = {name: ", ".join(f"{key} {value}" for key, value in origin.items()) for name, origin in origins.items()}
+    report = Report(title, pages, overview=("Overview", "part"))
+    return [*written, write_page(folder, report, {**said, **settings, **facts}, config)]
 
 
 def _scores(measured: VersionComparison) -> dict[str, Any]:
     return {
-        "queries": len(measured.query.pids),
-        "gallery": len(measured.gallery.pids),
+        "queries": len(measured.query),
+        "gallery": len(measured.gallery),
         "matrix": measured.matrix.as_dict(),
         "updates": [{"old": update.old, "new": update.new, **update.result.as_dict()} for update in measured.updates],
     }
 
 
 def _write_matrix(measured: VersionComparison, folder: Path) -> list[Path]:
-    stem = folder / f"matrix_{safe_name(measured.name)}"
-    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".csv", ".md", ".png")]
-    replace_file(paths[0], as_csv(measured.matrix).encode())
-    replace_file(paths[1], measured.matrix.as_markdown().encode())
-    save_version_matrix(paths[2], *matrices_of(measured.matrix)["mAP"], "mAP")
+    matrix, stem = measured.matrix, f"matrix_{safe_name(measured.name)}"
+    paths = [folder / f"{stem}{ending}" for ending in (".csv", ".md", ".png")]
+    rows = [[figure, name, *scores] for figure in FIGURES for name, scores in matrix.rows(figure)]
+    replace_file(paths[0], as_csv([["figure", "query", *matrix.names], *rows]).encode())
+    replace_file(paths[1], matrix.as_markdown().encode())
+    save_figure(paths[2], draw_version_matrix(*matrices_of(matrix)["mAP"], "mAP"))
     return paths
 
 
 def _write_update(measured: VersionComparison, update: Update, folder: Path) -> list[Path]:
+    """The backfill curve, and the rank of the first match by the old system and along the backfill for each query."""
     which = f"{safe_name(measured.name)}_{update.old}_{update.new}"
-    paths = [folder / f"backfill_{which}.png", folder / f"queries_{which}.csv"]
-    save_backfill(paths[0], *backfill_of(update.result))
-    replace_file(paths[1], _queries(measured, update).encode("utf-8", "backslashreplace"))
-    return paths
-
-
-def _queries(measured: VersionComparison, update: Update) -> str:
-    """A line for each query: rank of the first match by the old system and along the backfill; empty without match."""
-    result, query = update.result, measured.query
-    points = result.backfill.points
-    columns = [result.old_test.first_hit, *(point.result.first_hit for point in points)]
-    flipped = {int(index): "negative" for index in points[0].negative}
-    flipped |= {int(index): "positive" for index in points[0].positive}
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    ranks = ["first_hit_old", *(f"first_hit_{point.fraction:g}" for point in points)]
-    writer.writerow(["query", "path", "pid", "camid", "flip", *ranks])
-    for index, (pid, camid) in enumerate(zip(query.pids.tolist(), query.camids.tolist(), strict=True)):
-        hits = [int(column[index]) or "" for column in columns]
-        writer.writerow([index, path_of(query, index), pid, camid, flipped.get(index, ""), *hits])
-    return text.getvalue()
-
-
-def _write_report(
-    targets: Sequence[VersionComparison], config: CfgNode, folder: Path, facts: Mapping[str, Any]
-) -> Path:
-    pages = []
-    for measured in targets:
-        pages.append(matrix_page(measured))
-        pages += [update_page(measured, update, config.eval.rank_list_queries) for update in measured.updates]
-    names = ", ".join(measured.name for measured in targets)
-    settings = {**facts, **{f"eval.{key}": value for key, value in config.eval.items()}}
-    path = folder / "report.html"
-    title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
-    said = {key: str(value) for key, value in settings.items()}
-    save_report(path, Report(title, pages, said, overview=("Overview", "part")))
-    return path
+    picture = folder / f"backfill_{which}.png"
+    save_figure(picture, draw_backfill(*backfill_of(update.result)))
+    points = update.result.backfill.points
+    flips = [""] * len(measured.query)
+    for kind in ("negative", "positive"):
+        for index in getattr(points[0], kind).tolist():
+            flips[index] = kind
+    ranks = {"old": update.result.old_test, **{f"{point.fraction:g}": point.result for point in points}}
+    hits = {f"first_hit_{name}": [hit or "" for hit in test.first_hit.tolist()] for name, test in ranks.items()}
+    return [picture, write_queries(folder / f"queries_{which}.csv", measured.query, {"flip": flips, **hits})]

@@ -1,62 +1,19 @@
-"""The report of a comparison of versions: what stands on its page."""
+"""The parts of the report of a comparison of versions."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..engines import Descriptors
-from ..evaluation import CompatibilityResult, RankingResult, VersionMatrix
+from ..evaluation import CompatibilityResult, VersionComparison, VersionMatrix
+from ..evaluation.comparison import Update
 from ..evaluation.compatibility_score import Score
 from ..evaluation.version_matrix import FIGURES
-from .target import path_of
-from .visual import Comparison, Match, TargetReport, draw_backfill, draw_version_matrix, render
+from .target import describe_query, has_images, matches_of, path_of
+from .visual import Comparison, TargetReport, draw_backfill, draw_version_matrix, render
 
 SHOWN = 5
 """Images in a rank list."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """From one version to the next.
-
-    Attributes:
-        old: name of the older version.
-        new: of the newer one.
-        result: what the update does.
-    """
-
-    old: str
-    new: str
-    result: CompatibilityResult
-
-
-@dataclass(frozen=True)
-class VersionComparison:
-    """What is known of the versions on one data set.
-
-    Attributes:
-        name: of the data set.
-        query: images of the queries, by any version.
-        gallery: images of the gallery.
-        matrix: every version's queries on the galleries of itself and of older ones.
-        updates: from each version to the next.
-        first_camera: number people give to the camera 0; the host counts from 0, file names from 1.
-    """
-
-    name: str
-    query: Descriptors
-    gallery: Descriptors
-    matrix: VersionMatrix
-    updates: Sequence[Update]
-    first_camera: int = 1
-
-    @property
-    def has_images(self) -> bool:
-        """Whether the images' files are known, so that they can be shown."""
-        return bool(self.query.paths and self.gallery.paths)
 
 
 def matrix_page(measured: VersionComparison) -> TargetReport:
@@ -89,7 +46,7 @@ def matrix_page(measured: VersionComparison) -> TargetReport:
 
 
 def update_page(measured: VersionComparison, update: Update, count: int) -> TargetReport:
-    """One update: is it compatible, what does it gain, and whom does it lose.
+    """One update: its compatibility, its gain, the backfill curve and the flipped queries.
 
     Args:
         measured: what was measured.
@@ -111,7 +68,7 @@ def update_page(measured: VersionComparison, update: Update, count: int) -> Targ
         notes=_notes(measured, update),
         pictures=[("While the gallery is re-encoded", render(draw_backfill(*backfill_of(result))))],
         tables=[_backfill_table(update)],
-        comparisons=_flipped(measured, update, count) if measured.has_images else {},
+        comparisons=_flipped(measured, update, count) if has_images(measured) else {},
     )
 
 
@@ -149,7 +106,7 @@ def _notes(measured: VersionComparison, update: Update) -> list[str]:
         )
     if len(result.cross_test.skipped):
         notes.append(f"{len(result.cross_test.skipped)} queries without a match in another camera count in no score.")
-    if not measured.has_images:
+    if not has_images(measured):
         notes.append("No flipped queries are shown: the files of features do not name the images (paths).")
     return notes
 
@@ -198,31 +155,14 @@ def _flipped(measured: VersionComparison, update: Update, count: int) -> dict[st
 
 
 def _comparison(measured: VersionComparison, update: Update, index: int) -> Comparison:
-    query, result = measured.query, update.result
-    camera = int(query.camids[index]) + measured.first_camera
+    result = update.result
     scores = [100 * test.average_precision[index] for test in (result.old_test, result.cross_test)]
-    caption = f"query {index}: identity {query.pids[index]}, camera {camera}, AP {scores[0]:.1f} to {scores[1]:.1f} %"
+    caption = f"{describe_query(measured, index)}, AP {scores[0]:.1f} to {scores[1]:.1f} %"
     lists = {
-        f"queries and gallery by {update.old}": _matches(measured, result.old_test, index),
-        f"queries by {update.new}, gallery by {update.old}": _matches(measured, result.cross_test, index),
+        f"queries and gallery by {update.old}": matches_of(measured, result.old_test, index),
+        f"queries by {update.new}, gallery by {update.old}": matches_of(measured, result.cross_test, index),
     }
-    return Comparison(path_of(query, index), caption, lists)
-
-
-def _matches(measured: VersionComparison, result: RankingResult, index: int) -> list[Match]:
-    assert result.top is not None
-    assert result.top_distances is not None
-    gallery, pid = measured.gallery, measured.query.pids[index]
-    return [
-        Match(
-            path_of(gallery, g),
-            bool(gallery.pids[g] == pid),
-            distance,
-            int(gallery.camids[g]) + measured.first_camera,
-        )
-        for g, distance in zip(result.top[index].tolist(), result.top_distances[index].tolist(), strict=True)
-        if g >= 0
-    ]
+    return Comparison(path_of(measured.query, index), caption, lists)
 
 
 def _percent(share: float | None) -> str | None:

@@ -1,11 +1,10 @@
-"""What a run leaves beside its checkpoints: results.json, config.yaml, scores of each query, pictures, report.html."""
+"""Files of a run: results.json, config.yaml, scores of each query, pictures, report.html."""
 
-import csv
-import io
 import json
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,28 @@ from ..config.loading import ConfigError, to_dict
 from ..data.training_list import NAME as TRAINING_LIST
 from ..data.training_list import keep_training_list, training_list
 from ..engines import CHECKPOINTS
+from ..evaluation import Descriptors
 from ..runtime.checkpoint import epoch_checkpoints
 from ..runtime.files import archive, replace_file, safe_name
+from ..runtime.tables import as_csv
 from ..version import __version__
-from .target import TargetResult, chosen_rows, path_of
-from .test_page import histogram_of, roc_of, write_report
-from .visual import save_cmc, save_rank_list, save_roc, save_score_histogram, save_training_curves
+from .target import TargetResult, chosen_rows, has_images, path_of
+from .test_page import histogram_of, roc_of, settings_of_test, test_page
+from .visual import (
+    Report,
+    draw_cmc,
+    draw_roc,
+    draw_score_histogram,
+    draw_training_curves,
+    save_figure,
+    save_rank_list,
+    save_report,
+)
 
-LEFT_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
-"""What a training leaves in the folder of its run and a test does not overwrite."""
+WRITTEN_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
+"""What a training writes into the folder of its run and a test does not overwrite."""
 RECORD = "chain.json"
-"""The file by which the folder of a chain is known."""
+"""The file that marks the folder of a chain."""
 COMPARISON = "comparison"
 """The folder, below that of a compatible training, with the comparison of its old and new model."""
 
@@ -48,7 +58,7 @@ def require_no_chain(folder: Path) -> None:
 
 
 def run_outputs(folder: Path) -> list[str]:
-    """Names of what an earlier run left in a folder and a new one would overwrite; :data:`LEFT_BY_TRAINING` aside."""
+    """Names of outputs of an earlier run that a new one would overwrite, without :data:`WRITTEN_BY_TRAINING`."""
     patterns = (
         "curves.png",
         "cmc.png",
@@ -70,13 +80,13 @@ def run_outputs(folder: Path) -> list[str]:
 
 
 def overwritten(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
-    """Names of what an earlier run left and a new one would overwrite, but for files that it reads."""
+    """Names of outputs of an earlier run that a new one would overwrite, but for files that it reads."""
     kept = {Path(path).resolve() for path in needed}
     return [name for name in run_outputs(folder) if (folder / name).resolve() not in kept]
 
 
 def archive_previous(folder: Path, names: Iterable[str]) -> None:
-    """Moves aside what a new run would overwrite, and says where everything goes."""
+    """Archives outputs of an earlier run, and prints where results go."""
     aside = archive(folder, names)
     print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
 
@@ -86,19 +96,19 @@ def write_config(config: CfgNode, folder: Path) -> None:
     replace_file(folder / "config.yaml", config.dump().encode())
 
 
-def begin(config: CfgNode, datamanager: Any) -> None:
-    """Readies the folder of a run: what a new one would overwrite is moved, then its settings and images are written.
+def prepare_folder(config: CfgNode, datamanager: Any) -> None:
+    """Archives what a new run would overwrite in its folder, then writes its settings and the list of its images.
 
     Args:
         config: the final configuration.
         datamanager: its images.
 
     Raises:
-        ValueError: a training goes on, with other images or classes than it began with.
+        ValueError: a training is resumed with other images or classes than it began with.
     """
     folder, trains = Path(config.data.save_dir), not config.test.evaluate
     if not config.model.resume:
-        archive_previous(folder, [*run_outputs(folder), *(LEFT_BY_TRAINING if trains else ())])
+        archive_previous(folder, [*run_outputs(folder), *(WRITTEN_BY_TRAINING if trains else ())])
         write_config(config, folder)
     if trains:
         resume = config.model.resume
@@ -107,25 +117,25 @@ def begin(config: CfgNode, datamanager: Any) -> None:
         keep_training_list(folder / TRAINING_LIST, images, begun)
 
 
-def leave(
+def write_results(
     targets: Sequence[TargetResult],
     config: CfgNode,
     folder: Path,
     seconds: float,
     *,
     model: dict[str, Any],
-    bad_images: Sequence[str] = (),
+    bad_images: Iterable[str] = (),
     history: dict[str, Any] | None = None,
     shown: Sequence[int] = (),
 ) -> list[Path]:
-    """Writes everything a test leaves.
+    """Writes all results of a test.
 
     Args:
-        targets: what was tested.
+        targets: results of each data set.
         config: the final configuration.
         folder: ``data.save_dir``.
         seconds: wall-clock time of the run.
-        model: what is to be said of the model, or of the files that were evaluated instead.
+        model: facts about the model, or the files that were evaluated instead.
         bad_images: images that could not be read and were left out.
         history: figures of the training, for curves.
         shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
@@ -139,22 +149,46 @@ def leave(
         "model": model,
         "epochs": 0 if config.test.evaluate else config.train.max_epoch,
         "bad_images": sorted(set(bad_images)),
-        "provenance": facts,
-        "config": to_dict(config),
     }
-    path = folder / "results.json"
-    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
-    written = [path, *(_write_queries(tested, folder) for tested in targets)]
+    written = [write_json(folder, content, facts, config)]
+    written += [_write_scores(tested, folder) for tested in targets]
     written += _draw_pictures(targets, config, folder, history or {}, shown)
-    said = {**{f"model: {key}": value for key, value in model.items()}, **facts}
-    title = (
-        f"{config.model.name} on {', '.join(tested.name for tested in targets)}" if model.get("name") else "Features"
-    )
-    return [*written, write_report(folder, title, targets, config, said, shown)] if targets else written
+    if not targets:
+        return written
+    names = ", ".join(tested.name for tested in targets)
+    title = f"{config.model.name} on {names}" if model.get("name") else "Features"
+    pages = [test_page(tested, config, shown) for tested in targets]
+    said = {**{f"model: {key}": value for key, value in model.items()}, **facts, **settings_of_test(config)}
+    return [*written, write_page(folder, Report(title, pages), said, config)]
+
+
+def write_json(folder: Path, content: Mapping[str, Any], facts: Mapping[str, Any], config: CfgNode) -> Path:
+    """Writes ``results.json``: the content, the provenance and the configuration."""
+    path = folder / "results.json"
+    everything = {**content, "provenance": facts, "config": to_dict(config)}
+    replace_file(path, (json.dumps(everything, indent=2) + "\n").encode())
+    return path
+
+
+def write_queries(path: Path, query: Descriptors, columns: Mapping[str, Sequence[object]]) -> Path:
+    """Writes a CSV file with a line for each query: its number, image, identity, camera, and the columns."""
+    images = [path_of(query, index) for index in range(len(query))]
+    rows = zip(range(len(query)), images, query.pids, query.camids, *columns.values(), strict=True)
+    text = as_csv([["query", "path", "pid", "camid", *columns], *rows])
+    replace_file(path, text.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def write_page(folder: Path, report: Report, facts: Mapping[str, Any], config: CfgNode) -> Path:
+    """Writes ``report.html`` with the facts and the settings ``eval.*``."""
+    settings = {**facts, **{f"eval.{key}": value for key, value in config.eval.items()}}
+    path = folder / "report.html"
+    save_report(path, replace(report, facts={key: str(value) for key, value in settings.items()}))
+    return path
 
 
 def provenance(config: CfgNode, seconds: float) -> dict[str, Any]:
-    """Versions, seed, device and time: what somebody needs to repeat a run."""
+    """Versions, seed, device and time, by which a run can be repeated."""
     on_gpu = config.use_gpu and torch.cuda.is_available()
     return {
         "torchreid_ptl": __version__,
@@ -182,19 +216,22 @@ def _scores(tested: TargetResult, config: CfgNode) -> dict[str, Any]:
     }
 
 
-def _write_queries(tested: TargetResult, folder: Path) -> Path:
-    """A line for each query; empty scores where it has no match."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["query", "path", "pid", "camid", "average_precision", "inverse_negative_penalty", "first_hit"])
+def _write_scores(tested: TargetResult, folder: Path) -> Path:
+    """Scores of each query, empty where it has no match."""
     result = tested.result
-    for index, (pid, camid) in enumerate(zip(tested.query.pids.tolist(), tested.query.camids.tolist(), strict=True)):
-        scores = [result.average_precision[index], result.inverse_negative_penalty[index], result.first_hit[index]]
-        written = ["", "", ""] if np.isnan(scores[0]) else [f"{scores[0]:.6f}", f"{scores[1]:.6f}", int(scores[2])]
-        writer.writerow([index, path_of(tested.query, index), pid, camid, *written])
-    path = folder / f"queries_{safe_name(tested.name)}.csv"
-    replace_file(path, text.getvalue().encode("utf-8", "backslashreplace"))
-    return path
+    matched = result.first_hit > 0
+    columns = {
+        name: [f"{score:.6f}" if valid else "" for score, valid in zip(scores, matched, strict=True)]
+        for name, scores in (
+            ("average_precision", result.average_precision),
+            ("inverse_negative_penalty", result.inverse_negative_penalty),
+        )
+    }
+    return write_queries(
+        folder / f"queries_{safe_name(tested.name)}.csv",
+        tested.query,
+        {**columns, "first_hit": [hit or "" for hit in result.first_hit.tolist()]},
+    )
 
 
 def _draw_pictures(
@@ -203,17 +240,17 @@ def _draw_pictures(
     drawn = []
     if history:
         drawn.append(folder / "curves.png")
-        save_training_curves(drawn[-1], history)
+        save_figure(drawn[-1], draw_training_curves(history))
     if targets:
         drawn.append(folder / "cmc.png")
-        save_cmc(drawn[-1], {tested.name: tested.result.cmc for tested in targets})
+        save_figure(drawn[-1], draw_cmc({tested.name: tested.result.cmc for tested in targets}))
     for tested in targets:
         found, name = tested.verification, safe_name(tested.name)
         if found is not None:
             drawn += [folder / f"scores_{name}.png", folder / f"roc_{name}.png"]
-            save_score_histogram(drawn[-2], **histogram_of(found))
-            save_roc(drawn[-1], *roc_of(tested.name, found), eer=True)
-        if tested.has_images and (config.test.visrank or len(shown)):
+            save_figure(drawn[-2], draw_score_histogram(**histogram_of(found)))
+            save_figure(drawn[-1], draw_roc(*roc_of(tested.name, found), eer=True))
+        if has_images(tested) and (config.test.visrank or len(shown)):
             drawn.append(folder / f"ranklist_{name}.png")
             how, rows = chosen_rows(tested, config, shown)
             save_rank_list(drawn[-1], rows, title=f"{tested.name}: {how}")

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from yacs.config import CfgNode
 
-from ..engines import Descriptors
-from ..evaluation import RankingResult, VerificationResult, verify
+from ..evaluation import (
+    Descriptors,
+    EvaluationOptions,
+    RankingResult,
+    VerificationResult,
+    VersionComparison,
+    verify,
+)
 from .visual import CHOICES, Match, RankRow, choose_queries
 
 FILES = "features"
@@ -16,16 +22,15 @@ FILES = "features"
 
 @dataclass(frozen=True)
 class TargetResult:
-    """What is known of a target after its test.
+    """Results of the test on one data set.
 
     Attributes:
         name: of the data set.
         query: descriptors of the queries.
         gallery: descriptors of the gallery.
         result: the ranking, with the nearest images of each query.
-        verification: how well a threshold works; None if it cannot be said.
-        reason: why it cannot.
-        first_camera: number people give to the camera 0; the host counts from 0, file names from 1.
+        verification: errors of a threshold; None if they cannot be measured.
+        reason: why they cannot.
     """
 
     name: str
@@ -33,35 +38,24 @@ class TargetResult:
     gallery: Descriptors
     result: RankingResult
     verification: VerificationResult | None
-    reason: str
-    first_camera: int = 1
-
-    @property
-    def has_images(self) -> bool:
-        """Whether the images' files are known, so that they can be shown."""
-        return bool(self.query.paths and self.gallery.paths)
+    reason: str = ""
 
 
 def add_verification(
-    name: str, query: Descriptors, gallery: Descriptors, result: RankingResult, config: CfgNode, first_camera: int = 1
+    name: str, query: Descriptors, gallery: Descriptors, result: RankingResult, config: CfgNode
 ) -> TargetResult:
-    """Adds the threshold; that there is none stops nothing, for the ranking is done."""
+    """Adds the verification to a ranking; a set of images that allows none is no error."""
+    options = EvaluationOptions(metric=config.test.dist_metric, seed=config.train.seed, memory_mb=config.eval.memory_mb)
     try:
-        verification = verify(
-            query.features,
-            gallery.features,
-            query.pids,
-            gallery.pids,
-            query.camids,
-            gallery.camids,
-            config.test.dist_metric,
-            far=config.eval.far,
-            seed=config.train.seed,
-            memory_mb=config.eval.memory_mb,
-        )
+        verification = verify(query, gallery, options, far=config.eval.far)
     except ValueError as error:
-        return TargetResult(name, query, gallery, result, None, str(error), first_camera)
-    return TargetResult(name, query, gallery, result, verification, "", first_camera)
+        return TargetResult(name, query, gallery, result, None, str(error))
+    return TargetResult(name, query, gallery, result, verification)
+
+
+def has_images(found: TargetResult | VersionComparison) -> bool:
+    """Whether the files of the images are known, so that they can be shown."""
+    return bool(found.query.paths and found.gallery.paths)
 
 
 def chosen_rows(tested: TargetResult, config: CfgNode, given: Sequence[int] = ()) -> tuple[str, list[RankRow]]:
@@ -95,21 +89,29 @@ def path_of(side: Descriptors, index: int) -> str:
     return side.paths[index] if side.paths else f"image {index}"
 
 
-def _row(tested: TargetResult, index: int) -> RankRow:
-    query, gallery, result = tested.query, tested.gallery, tested.result
+def camera_of(found: TargetResult | VersionComparison, side: Descriptors, index: int) -> int:
+    """An image's camera as file names of data sets count it, from 1; that of files of features as it is there."""
+    return int(side.camids[index]) + (found.name != FILES)
+
+
+def describe_query(found: TargetResult | VersionComparison, index: int) -> str:
+    """A query's number, identity and camera in words."""
+    return f"query {index}: identity {found.query.pids[index]}, camera {camera_of(found, found.query, index)}"
+
+
+def matches_of(found: TargetResult | VersionComparison, result: RankingResult, index: int) -> list[Match]:
+    """The nearest images of a query."""
     assert result.top is not None
     assert result.top_distances is not None
-    matches = [
-        Match(
-            path_of(gallery, g),
-            bool(gallery.pids[g] == query.pids[index]),
-            distance,
-            int(gallery.camids[g]) + tested.first_camera,
-        )
+    gallery, pid = found.gallery, found.query.pids[index]
+    return [
+        Match(path_of(gallery, g), bool(gallery.pids[g] == pid), distance, camera_of(found, gallery, g))
         for g, distance in zip(result.top[index].tolist(), result.top_distances[index].tolist(), strict=True)
         if g >= 0
     ]
-    camera = query.camids[index] + tested.first_camera
-    score = 100 * result.average_precision[index]
-    caption = f"query {index}: identity {query.pids[index]}, camera {camera}, AP {score:.1f} %"
-    return RankRow(path_of(query, index), caption, matches)
+
+
+def _row(tested: TargetResult, index: int) -> RankRow:
+    score = 100 * tested.result.average_precision[index]
+    caption = f"{describe_query(tested, index)}, AP {score:.1f} %"
+    return RankRow(path_of(tested.query, index), caption, matches_of(tested, tested.result, index))

@@ -1,67 +1,35 @@
 """The report of a run: what of a tested data set stands on its page."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from yacs.config import CfgNode
 
 from ..evaluation import VerificationResult
-from .target import TargetResult, chosen_rows, path_of
-from .visual import (
-    QueryScore,
-    Report,
-    TargetReport,
-    choose_worst,
-    draw_cmc,
-    draw_roc,
-    draw_score_histogram,
-    render,
-    save_report,
-)
+from .target import TargetResult, camera_of, chosen_rows, has_images, path_of
+from .visual import QueryScore, TargetReport, choose_worst, draw_cmc, draw_roc, draw_score_histogram, render
 
 _WORST = 20
 
 
-def write_report(
-    folder: Path,
-    title: str,
-    targets: Sequence[TargetResult],
-    config: CfgNode,
-    facts: Mapping[str, Any],
-    given: Sequence[int],
-) -> Path:
-    """Writes ``report.html``.
+def settings_of_test(config: CfgNode) -> dict[str, Any]:
+    """The settings that decide the scores."""
+    keys = {f"test.{key}": config.test[key] for key in ("dist_metric", "normalize_feature", "rerank")}
+    return {**keys, "cuhk03.use_metric_cuhk03": config.cuhk03.use_metric_cuhk03}
+
+
+def test_page(tested: TargetResult, config: CfgNode, given: Sequence[int]) -> TargetReport:
+    """One tested data set.
 
     Args:
-        folder: where.
-        title: a line above everything.
-        targets: what was tested.
-        config: how.
-        facts: provenance.
+        tested: its results.
+        config: of the test.
         given: queries to show instead of those that ``eval.rank_lists`` chooses.
     """
-    pages = [_page(tested, config, given) for tested in targets]
-    settings = {key: str(value) for key, value in {**facts, **_settings(config)}.items()}
-    path = folder / "report.html"
-    save_report(path, Report(title, pages, settings))
-    return path
-
-
-def _settings(config: CfgNode) -> dict[str, Any]:
-    keys = {f"test.{key}": config.test[key] for key in ("dist_metric", "normalize_feature", "rerank")}
-    return {
-        **keys,
-        "cuhk03.use_metric_cuhk03": config.cuhk03.use_metric_cuhk03,
-        **{f"eval.{key}": value for key, value in config.eval.items()},
-    }
-
-
-def _page(tested: TargetResult, config: CfgNode, given: Sequence[int]) -> TargetReport:
     result = tested.result
     ranks = [rank for rank in config.test.ranks if rank <= len(tested.gallery.pids)]
-    how, rows = chosen_rows(tested, config, given) if tested.has_images else ("", [])
+    how, rows = chosen_rows(tested, config, given) if has_images(tested) else ("", [])
     return TargetReport(
         name=tested.name,
         scores={
@@ -101,7 +69,7 @@ def _notes(tested: TargetResult, config: CfgNode) -> list[str]:
             "Ranked after k-reciprocal re-ranking, whose distances depend on the gallery; thresholds are on the "
             "distances before it."
         )
-    if not tested.has_images:
+    if not has_images(tested):
         notes.append("No rank lists are shown: the files of features do not name the images (paths).")
     if tested.reason:
         notes.append(f"No threshold: {tested.reason}")
@@ -114,7 +82,7 @@ def _worst(tested: TargetResult) -> list[QueryScore]:
         QueryScore(
             path_of(query, index),
             int(query.pids[index]),
-            int(query.camids[index]) + tested.first_camera,
+            camera_of(tested, query, index),
             float(result.average_precision[index]),
             int(result.first_hit[index]),
         )

@@ -13,8 +13,8 @@ import yaml
 from yacs.config import CfgNode
 
 from ..build.networks import agreed_embedding, read_weights
+from ..config.changes import differences
 from ..config.checks import validate
-from ..config.differences import differences
 from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
 from ..config.request import Config, request
 from ..engines import CHECKPOINTS, ImagePTLEngine
@@ -148,9 +148,7 @@ class Chain:
             ]
         }
 
-    def _execute(
-        self, stage: Stage, resume: bool, after_stage: Callable[[ImagePTLEngine], object] | None
-    ) -> None:
+    def _execute(self, stage: Stage, resume: bool, after_stage: Callable[[ImagePTLEngine], object] | None) -> None:
         title, run = f"Stage {stage.number} of {len(self.stages)}, {stage.name}", stage.run
         trained = resume and run.has_final_weights()
         if trained and run.is_finished():
@@ -251,16 +249,20 @@ class Chain:
         rows = [self._row(stage) for stage in self.stages]
         seconds = sum(row.pop("seconds") for row in rows)
         scores = [_percent(row["targets"]) for row in rows]
-        table = as_markdown([{"stage": row["folder"], **own} for row, own in zip(rows, scores, strict=True)])
+        columns = list(scores[0])
+        lines = [[row["folder"], *own.values()] for row, own in zip(rows, scores, strict=True)]
+        table = as_markdown([["stage", *columns], *lines])
         print(f"mAP and rank-1 in percent, after each stage:\n{table}", end="")
-        lines = [
-            {"stage": row["folder"], "model": row["model"], "sources": " ".join(row["sources"]),
-             "begins_from": row["begins_from"], **own}
-            for row, own in zip(rows, scores, strict=True)
-        ]  # fmt: skip
+        own = ("folder", "model", "sources", "begins_from")
+        facts = [[" ".join(row[key]) if key == "sources" else row[key] for key in own] for row in rows]
+        lines = [[*fact, *each.values()] for fact, each in zip(facts, scores, strict=True)]
         content = {"stages": rows, "provenance": provenance(self.common, seconds)}
         paths = [self.folder / name for name in (*SUMMARY, RESULTS)]
-        for path, text in zip(paths, (table, as_csv(lines), json.dumps(content, indent=2) + "\n"), strict=True):
+        for path, text in zip(
+            paths,
+            (table, as_csv([["stage", *own[1:], *columns], *lines]), json.dumps(content, indent=2) + "\n"),
+            strict=True,
+        ):
             replace_file(path, text.encode("utf-8", "backslashreplace"))
         return paths
 
@@ -318,7 +320,11 @@ def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list
         return [f"{new['name']!r} was not there"] if new else []
     if new is None:
         return [f"it was {old['name']!r} and is not there now"]
-    names = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in ("name", "folder", "begins_from") if old[key] != new[key]]
+    names = [
+        f"{key} was {old[key]!r} and is {new[key]!r}"
+        for key in ("name", "folder", "begins_from")
+        if old[key] != new[key]
+    ]
     return names + differences(_tree(old["settings"]), _tree(new["settings"]), "weights")
 
 

@@ -200,8 +200,8 @@ def _reference(stage: Stage, key: str, model: str, earlier: Sequence[Stage]) -> 
         return number
     got = f"names {name!r}" if name else "names none"
     raise ConfigError(
-        f"Stage {stage.number} needs weights of {model!r} for its {ROLES[key]} ({key}) and {got}: name an earlier stage "
-        f"that trains {model!r}, or a file; a teacher may also be the stage before"
+        f"Stage {stage.number} needs weights of {model!r} for its {ROLES[key]} ({key}) and {got}: name an earlier "
+        f"stage that trains {model!r}, or a file; a teacher may also be the stage before"
     )
 
 

@@ -1,22 +1,78 @@
-"""After backward-compatible training: the new model before the old model's gallery, without being asked."""
+"""Comparisons of versions of a model: after backward-compatible training, and what all of them write."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from yacs.config import CfgNode
 
 from ..build.old_model import build_independent
-from ..engines import CompatibleObjective, Descriptors, EvaluationOptions, ImagePTLEngine, OldModel
-from ..report.compatibility_files import leave
+from ..engines import CompatibleObjective, ImagePTLEngine
+from ..evaluation import EvaluationOptions, VersionComparison
+from ..evaluation.backfill import FRACTIONS
+from ..report.compatibility_files import write_comparison
+from ..report.compatibility_page import SHOWN
 from ..report.files import COMPARISON, archive_previous, overwritten, write_config
-from .measured import FRACTIONS, measure
-from .versions import INDEPENDENT, Version
+from ..runtime.device import device_of
+
+INDEPENDENT = "independent"
+"""The name of the model that was trained without regard to the others."""
 
 
-def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
-    """Measures what a compatible training was for, on all its targets, and leaves it in ``comparison/``.
+def comparison_options(config: CfgNode) -> EvaluationOptions:
+    """How versions are compared: by the cosine of their descriptors, whatever the metric of the test."""
+    return EvaluationOptions(
+        flip=config.eval.flip,
+        precision=config.eval.precision,
+        no_match=config.eval.no_match,
+        memory_mb=config.eval.memory_mb,
+        seed=config.train.seed,
+        return_top=SHOWN,
+        device=device_of(config.use_gpu),
+    )
+
+
+def write_all(
+    found: Mapping[str, VersionComparison],
+    origins: Mapping[str, Mapping[str, str]],
+    config: CfgNode,
+    folder: Path,
+    dimensions: str,
+    *,
+    started: float,
+    fractions: Sequence[float] = FRACTIONS,
+    bad_images: Iterable[str] = (),
+    inputs: Sequence[str] = (),
+) -> list[Path]:
+    """Prints comparisons and writes them.
+
+    Args:
+        found: by data set.
+        origins: where the descriptors of each version come from, by name.
+        config: of the test.
+        folder: where; what an earlier comparison wrote there is archived.
+        dimensions: what was done where dimensions differ.
+        started: when the work began, by ``time.monotonic()``.
+        fractions: parts of the gallery that were re-encoded.
+        bad_images: that could not be read.
+        inputs: files that were read and stay in place.
+
+    Returns:
+        The files.
+    """
+    for comparison in found.values():
+        print(comparison)
+    folder.mkdir(parents=True, exist_ok=True)
+    archive_previous(folder, overwritten(folder, inputs))
+    write_config(config, folder)
+    seconds, settings = time.monotonic() - started, {"dimensions": dimensions, "fractions": list(fractions)}
+    return write_comparison(
+        list(found.values()), origins, config, folder, seconds, settings=settings, bad_images=bad_images
+    )
+
+
+def compare_after_training(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> list[Path]:
+    """Compares the new model with the old one on all targets of a compatible training, into ``comparison/``.
 
     Args:
         engine: after its last test.
@@ -30,39 +86,19 @@ def compare_with_old(engine: ImagePTLEngine, config: CfgNode, folder: Path) -> l
     if not isinstance(objective, CompatibleObjective) or not engine.descriptors:
         return []
     if objective.old_model is None:
-        print("The old model is gone: compare with its features of queries and gallery by tools/compatibility.py")
+        print("The old model is gone: compare with its features of queries and gallery by torchreid_ptl compatibility")
         return []
-    started, compat = time.monotonic(), config.compat
-    versions = [
-        Version(
-            "old", {"model": compat.old, "weights": compat.old_weights}, _sides(objective.old_model, engine, config)
-        ),
-        Version("new", {"model": config.model.name, "weights": str(engine.last_checkpoint)}, dict(engine.descriptors)),
-    ]
-    if compat.independent:
-        origin = {"model": config.model.name, "weights": compat.independent}
-        alone = build_independent(config, engine.datamanager)
-        versions.append(Version(INDEPENDENT, origin, _sides(alone, engine, config)))
-    rule = objective.dimensions
-    targets = [measure(target, versions, config, rule) for target in engine.descriptors]
-    place = folder / COMPARISON
-    place.mkdir(exist_ok=True)
-    archive_previous(place, overwritten(place))
-    write_config(config, place)
-    settings = {"dimensions": rule, "fractions": list(FRACTIONS)}
-    return leave(targets, versions, config, place, time.monotonic() - started, settings)
-
-
-def _sides(model: OldModel, engine: ImagePTLEngine, config: CfgNode) -> dict[str, tuple[Descriptors, Descriptors]]:
-    loading = {"batch_size": config.test.batch_size, "workers": config.data.workers}
-    policy = config.data.on_bad_image
-    options = EvaluationOptions.of(flip=config.eval.flip, precision=config.eval.precision)
-
-    def described(loaders: Mapping[str, Any], target: str, side: str) -> Descriptors:
-        images = loaders[side].dataset.dataset.data
-        return model.describe(images, f"{target} {side}", options, on_bad_image=policy, **loading)
-
-    return {
-        target: (described(loaders, target, "query"), described(loaders, target, "gallery"))
-        for target, loaders in engine.test_loader.items()
+    started, compat, name = time.monotonic(), config.compat, config.model.name
+    origins = {
+        "old": {"model": compat.old, "weights": compat.old_weights},
+        "new": {"model": name, "weights": str(engine.last_checkpoint)},
     }
+    independent = None
+    if compat.independent:
+        origins[INDEPENDENT] = {"model": name, "weights": compat.independent}
+        independent = build_independent(config, engine.datamanager)
+    options, rule = comparison_options(config), objective.dimensions
+    found = engine.compare(objective.old_model, independent, options=options, dimensions=rule)
+    return write_all(
+        found, origins, config, folder / COMPARISON, rule, started=started, bad_images=set(engine.bad_images)
+    )

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,27 +10,25 @@ from yacs.config import CfgNode
 
 from ..build.networks import build_model
 from ..build.objectives import model_loss
-from ..build.training import build_datamanager, evaluation_options
+from ..build.training import build_datamanager
 from ..config.loading import COMMAND_LINE, ConfigError
 from ..config.request import Config, configure, request
 from ..data.features import FeatureFileError, FeatureFiles
 from ..data.preflight import check_folders
-from ..engines import FrozenModel, Preprocessing, extract, progress_of
+from ..engines import FrozenModel, Preprocessing, extract, long_progress
 from ..evaluation import Descriptors, VersionComparison, compare
 from ..evaluation.backfill import FRACTIONS, check_fractions
 from ..evaluation.descriptors import require_same_images
-from ..evaluation.dimensions import common_dimension
-from ..report.files import archive_previous, overwritten, write_comparison, write_config
+from ..evaluation.dimensions import check_dimensions
 from ..report.target import FILES
 from ..runtime.console_log import log_to
 from ..runtime.device import device_of
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
+from .comparison import INDEPENDENT, comparison_options, write_all
 from .evaluate import SIDES, configure_test
 
 FOLDER = "log/compatibility"
-INDEPENDENT = "independent"
-"""The name of the model that was trained without regard to the others."""
 _OF_A_VERSION = ("model.name", "model.load_weights", "model.resume", "model.pretrained")
 
 
@@ -110,7 +108,9 @@ def compare_files(
     asked, parts = request(config, overrides), check_fractions(fractions)
     groups = _named(versions, independent)
     found = {name: _read(name, paths) for name, paths in groups.items()}
-    _check_dimensions({name: version.sides[FILES][0].features.shape[1] for name, version in found.items()}, dimensions)
+    dims = {name: FeatureFiles(groups[name][:1]).shape[1] for name in versions}
+    check_dimensions(dims, dimensions)
+    require_same_images({name: version.sides[FILES] for name, version in found.items()})
     asked = asked.first(("data.save_dir", FOLDER, COMMAND_LINE)).last(("test.evaluate", True, COMMAND_LINE))
     files = [path for paths in groups.values() for path in paths]
     return _compare(configure(asked), lambda: found, dimensions, parts, files)
@@ -142,37 +142,52 @@ def _compare(
     described: Callable[[], Mapping[str, Version]],
     dimensions: str,
     fractions: tuple[float, ...],
-    files: Sequence[str] = (),
+    inputs: Sequence[str] = (),
 ) -> dict[str, VersionComparison]:
-    """Describes the images by all versions, compares and writes; ``files`` are read and must not be moved."""
-    started, folder = time.monotonic(), Path(config.data.save_dir)
+    """Describes the images by all versions, compares and writes; ``inputs`` are read and stay in place."""
+    started, folder, found = time.monotonic(), Path(config.data.save_dir), {}
     _refuse(config)
     seed_everything(config.train.seed)
     with freed_memory_kept(), log_to(folder, "test"):
         versions = described()
         targets = list(next(iter(versions.values())).sides)
-        found = {}
+        for target in targets:
+            require_same_images({name: version.sides[target] for name, version in versions.items()})
         for target in targets:
             sides = {name: version.sides[target] for name, version in versions.items()}
-            require_same_images(sides)
-        for target in targets:
-            sides = {name: version.sides[target] for name, version in versions.items()}
+            independent, first = sides.pop(INDEPENDENT, None), next(iter(sides.values()))
             found[target] = compare(
-                {name: pair for name, pair in sides.items() if name != INDEPENDENT},
-                evaluation_options(config),
+                sides,
+                comparison_options(config),
                 name=target,
-                independent=sides.get(INDEPENDENT),
+                independent=independent,
                 fractions=fractions,
                 dimensions=dimensions,
-                progress=progress_of(target, next(iter(sides.values()))),
+                progress=long_progress(len(first[0]) * len(first[1]), f"{target}: "),
             )
-            print(found[target])
-        archive_previous(folder, overwritten(folder, files))
-        write_config(config, folder)
-        settings = {"dimensions": dimensions, "fractions": list(fractions)}
-        seconds = time.monotonic() - started
-        print("Wrote: " + ", ".join(map(str, write_comparison(found, versions, config, folder, seconds, settings))))
+        written = write_all(
+            found,
+            {name: version.origin for name, version in versions.items()},
+            config,
+            folder,
+            dimensions,
+            started=started,
+            fractions=fractions,
+            bad_images={
+                path
+                for each in versions.values()
+                for pair in each.sides.values()
+                for s in pair
+                for path in s.bad_images
+            },
+            inputs=inputs,
+        )
+        print("Wrote: " + ", ".join(map(str, written)))
     return found
+
+
+def _bad_images(versions: Iterable[Version]) -> set[str]:
+    return {path for each in versions for pair in each.sides.values() for side in pair for path in side.bad_images}
 
 
 def _describe(configs: Mapping[str, CfgNode], rule: str) -> dict[str, Version]:
@@ -184,8 +199,8 @@ def _describe(configs: Mapping[str, CfgNode], rule: str) -> dict[str, Version]:
         print(f"Version {name}: {own.model.name}")
         network = build_model(own, 1, model_loss(own))
         models[name] = FrozenModel(network, style, style, device_of(own.use_gpu), own.train.channels_last)
-    _check_dimensions({name: model.dim for name, model in models.items()}, rule)
-    options, versions = evaluation_options(config), {}
+    check_dimensions({name: model.dim for name, model in models.items() if name != INDEPENDENT}, rule)
+    options, versions = comparison_options(config), {}
     for name, own in configs.items():
         model = models.pop(name)
         version = Version({"model": own.model.name, "weights": own.model.load_weights or "imagenet"})
@@ -207,13 +222,6 @@ def _read(name: str, paths: Sequence[str]) -> Version:
         )
     sides = [Descriptors(side, side.pids, side.camids, side.paths) for side in (query, gallery)]
     return Version({"query": str(paths[0]), "gallery": ", ".join(map(str, paths[1:]))}, {FILES: (sides[0], sides[1])})
-
-
-def _check_dimensions(dims: Mapping[str, int], rule: str) -> None:
-    """Makes sure every version can be compared with the one before it; the independent one may have any dimension."""
-    names = [name for name in dims if name != INDEPENDENT]
-    for newer, older in zip(names[1:], names[:-1], strict=True):
-        common_dimension(dims[newer], dims[older], rule, (newer, older))
 
 
 def _refuse(config: CfgNode) -> None:

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from yacs.config import CfgNode
 
-from ..build.training import evaluation_options
+from ..build.training import test_options
 from ..config.loading import COMMAND_LINE, ConfigError, build_config
 from ..config.request import Config, Request, configure, request
 from ..data.features import FeatureFiles, save_features
 from ..data.names import sources_to_test
 from ..engines import ImagePTLEngine
-from ..evaluation import Descriptors, RankingResult, rank
+from ..evaluation import Descriptors, EvaluationOptions, RankingResult, rank
 from ..host import models
 from ..report.files import archive_previous, overwritten, require_no_chain, write_config, write_results
 from ..report.target import FILES, add_verification, check_shown
@@ -112,10 +112,10 @@ def evaluate_files(
     require_no_chain(folder)
     with log_to(folder, "test"):
         archive_previous(folder, overwritten(folder, (*query, *gallery)))
-        options = evaluation_options(settings)
-        result = rank(sides["query"], sides["gallery"], options, device_of(settings.use_gpu))
+        options = EvaluationOptions.of(**test_options(settings), device=device_of(settings.use_gpu))
+        result = rank(sides["query"], sides["gallery"], options)
         print(result.summary(options.ranks))
-        target = add_verification(FILES, sides["query"], sides["gallery"], result, settings, first_camera=0)
+        target = add_verification(FILES, sides["query"], sides["gallery"], result, settings)
         print(target.verification or f"No threshold: {target.reason}")
         write_config(settings, folder)
         names = {side: ", ".join(map(str, paths)) for side, paths in files.items()}

@@ -12,7 +12,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from ..build.training import build_datamanager, build_engine, run_options
-from ..config.differences import differences
+from ..config.changes import differences
 from ..config.loading import ConfigError, load_config, to_dict
 from ..config.request import Config, configure
 from ..data.preflight import check_folders

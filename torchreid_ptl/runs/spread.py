@@ -88,7 +88,8 @@ def _row(combination: Combination, target: str) -> dict[str, Any]:
 
 def table_csv(combinations: Sequence[Combination]) -> str:
     """The rows as CSV with a header, in full precision."""
-    return as_csv(rows(combinations))
+    table = rows(combinations)
+    return as_csv([list(table[0]), *(list(row.values()) for row in table)])
 
 
 def table_markdown(combinations: Sequence[Combination]) -> str:
@@ -102,4 +103,4 @@ def table_markdown(combinations: Sequence[Combination]) -> str:
                 value = row[f"{score}_{name}"]
                 cells[f"{title} {name}"] = "" if value is None else f"{100 * value:.2f}"
         table.append({**cells, "failed": row["failed"]})
-    return f"{as_markdown(table)}\n{NOTE}\n"
+    return f"{as_markdown([list(table[0]), *(list(row.values()) for row in table)])}\n{NOTE}\n"

@@ -114,7 +114,9 @@ class Sweep:
         for name, text in zip(TABLES, (table_csv(self.combinations), table_markdown(self.combinations)), strict=True):
             replace_file(self.folder / name, text.encode())
 
-    def _combination(self, asked: Request, entries: Sequence[tuple[str, Any, str]], seeds: Sequence[int]) -> Combination:
+    def _combination(
+        self, asked: Request, entries: Sequence[tuple[str, Any, str]], seeds: Sequence[int]
+    ) -> Combination:
         values = {key: shown for key, _, shown in entries}
         swept = [(key, value, COMMAND_LINE) for key, value, _ in entries]
         runs = []

@@ -1,43 +1,33 @@
-"""Tables as CSV and as Markdown."""
+"""Tables as text."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; the header is the names of the first row, None is an empty cell.
+def as_csv(rows: Sequence[Sequence[object]]) -> str:
+    r"""Rows as CSV, the header first; numbers in full precision, None as an empty cell.
 
     Example:
-        >>> as_csv([{"a": 1, "b": None}])
-        'a,b\\r\\n1,\\r\\n'
+        >>> as_csv([["run", "mAP"], ["a", 0.5], ["b", None]])
+        'run,mAP\r\na,0.5\r\nb,\r\n'
     """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(text).writerows(rows)
     return text.getvalue()
 
 
-def as_markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a Markdown table with aligned columns; the first column is aligned to the left, others to the right.
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the header first; columns are aligned, all but the first to the right.
 
     Example:
-        >>> print(as_markdown([{"stage": "1-a", "mAP": "5.00"}]), end="")
-        | stage |  mAP |
-        | ----- | ---: |
-        | 1-a   | 5.00 |
+        >>> print(as_markdown([["run", "mAP"], ["first", "50.00"]]), end="")
+        | run   |   mAP |
+        | ----- | ----: |
+        | first | 50.00 |
     """
-    lines = [list(rows[0]), *([_cell(row[name]) for name in rows[0]] for row in rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    aligned = [
-        [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (aligned[0], rule, *aligned[1:]))
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))

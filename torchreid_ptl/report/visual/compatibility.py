@@ -1,20 +1,18 @@
 """Pictures of backward compatibility: a gallery being re-encoded, and a matrix of versions, as PNG files."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .curves import COLOURS, draw_lines, plain, roomy, save_figure
+from .curves import COLOURS, Floats, draw_lines, plain, read_shares, roomy
 from .ranklist import RIGHT_SIGN, WRONG_SIGN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 # By name of the line, its height by name of the curve.
 Levels: TypeAlias = Mapping[str, Mapping[str, float]]
 
@@ -23,18 +21,6 @@ _STROKES = ("--", ":", "-.")
 _DARK = 0.6
 _CELL_INCHES = 0.95
 _MOST_TICKS = 11
-
-
-def save_backfill(
-    path: str | Path, fractions: npt.ArrayLike, curves: Mapping[str, npt.ArrayLike], levels: Levels | None = None
-) -> None:
-    """Draws :func:`draw_backfill` into a PNG file."""
-    save_figure(path, draw_backfill(fractions, curves, levels))
-
-
-def save_version_matrix(path: str | Path, names: Sequence[str], scores: npt.ArrayLike, title: str = "mAP") -> None:
-    """Draws :func:`draw_version_matrix` into a PNG file."""
-    save_figure(path, draw_version_matrix(names, scores, title))
 
 
 def draw_backfill(
@@ -53,10 +39,10 @@ def draw_backfill(
     """
     from matplotlib.figure import Figure
 
-    x = 100 * _read_shares("fractions", fractions)
-    if not curves or not len(x):
+    if not curves or not np.size(fractions):
         raise ValueError("no backfill curve to draw: it has no fractions, or no curve is given")
-    read = {name: (x, 100 * _read_shares(name, values, len(x))) for name, values in curves.items()}
+    x = 100 * read_shares("fractions", fractions)
+    read = {name: (x, 100 * read_shares(name, values, len(x))) for name, values in curves.items()}
     figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
     ax = figure.subplots()
     draw_lines(ax, read)
@@ -92,7 +78,7 @@ def draw_version_matrix(names: Sequence[str], scores: npt.ArrayLike, title: str 
     if not len(names) or matrix.shape != (len(names), len(names)):
         raise ValueError(f"a matrix of {len(names)} versions must be a square, got shape {matrix.shape}")
     percents = np.full(matrix.shape, np.nan)
-    percents[lower] = 100 * _read_shares(title, matrix[lower])
+    percents[lower] = 100 * read_shares(title, matrix[lower])
     side = 2.6 + _CELL_INCHES * len(names)
     figure = Figure(figsize=(side, side - 0.8), dpi=120, layout=roomy())
     ax = figure.subplots()
@@ -113,7 +99,7 @@ def _draw_levels(ax: "Axes", system: str, heights: Mapping[str, float], curves: 
     for name, height in heights.items():
         if name not in curves:
             raise ValueError(f"{system!r} has a level for {name!r}, but the curves are {', '.join(map(repr, curves))}")
-        level = 100 * float(_read_shares(f"{system}, {name}", [height])[0])
+        level = 100 * float(read_shares(f"{system}, {name}", [height])[0])
         colour = COLOURS[curves.index(name) % len(COLOURS)]
         ax.axhline(level, linestyle=stroke, color=colour, linewidth=1.3, label=plain(f"{name}, {system}"))
 
@@ -125,13 +111,3 @@ def _write_cell(ax: "Axes", percents: Floats, t: int, k: int, ends: tuple[float,
     weight = "bold" if t == k else "normal"
     colour = "white" if dark else "#222222"
     ax.text(k, t, f"{score:.1f}{sign}", color=colour, weight=weight, ha="center", va="center", family="DejaVu Sans")
-
-
-def _read_shares(name: str, values: npt.ArrayLike, length: int | None = None) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or length not in (None, len(array)):
-        wanted = "" if length is None else f"{length} "
-        raise ValueError(f"{name} must be a row of {wanted}numbers, got shape {array.shape}")
-    if not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"{name} must be shares of 0 to 1, got {array.min():g} to {array.max():g}")
-    return array

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.layout_engine import LayoutEngine
 
 Series: TypeAlias = Sequence[tuple[float, float]]
-Curves: TypeAlias = dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Curves: TypeAlias = dict[str, tuple[Floats, Floats]]
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -45,11 +46,6 @@ def render(figure: "Figure") -> bytes:
     return drawn.getvalue()
 
 
-def save_training_curves(path: str | Path, history: Mapping[str, Series]) -> None:
-    """Draws :func:`draw_training_curves` into a PNG file."""
-    save_figure(path, draw_training_curves(history))
-
-
 def draw_training_curves(history: Mapping[str, Series]) -> "Figure":
     """What a training recorded: losses, accuracy and scores, learning rates; a panel for each kind that has data.
 
@@ -75,11 +71,6 @@ def draw_training_curves(history: Mapping[str, Series]) -> "Figure":
     return figure
 
 
-def save_cmc(path: str | Path, results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> None:
-    """Draws :func:`draw_cmc` into a PNG file."""
-    save_figure(path, draw_cmc(results, max_rank))
-
-
 def draw_cmc(results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> "Figure":
     """The CMC curves of several results in one picture.
 
@@ -96,8 +87,8 @@ def draw_cmc(results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> "Figur
         raise ValueError(f"max_rank must be 1 or more, got {max_rank}")
     if not results:
         raise ValueError("no CMC curve to draw: results is empty")
-    percents = {name: 100 * _read_shares(name, cmc)[:max_rank] for name, cmc in results.items()}
-    curves = {_cmc_label(name, cmc): (np.arange(1.0, len(cmc) + 1), cmc) for name, cmc in percents.items()}
+    percents = {name: 100 * read_shares(f"the CMC of {name!r}", cmc)[:max_rank] for name, cmc in results.items()}
+    curves = {f"{name}  (rank-1 {cmc[0]:.1f} %)": (np.arange(1.0, len(cmc) + 1), cmc) for name, cmc in percents.items()}
     figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
     ax = figure.subplots()
     draw_lines(ax, curves)
@@ -168,14 +159,16 @@ def plain(name: str) -> str:
     return name.lstrip("_").replace("$", r"\$")
 
 
-def _read_shares(name: str, cmc: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(cmc, dtype=np.float64)
-    if array.ndim != 1 or not array.size:
-        raise ValueError(f"the CMC of {name!r} must be a row of numbers, got shape {array.shape}")
+def read_shares(name: str, values: npt.ArrayLike, length: int | None = None) -> Floats:
+    """A row of shares between 0 and 1.
+
+    Raises:
+        ValueError: it is none, is empty or has another length.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size or length not in (None, len(array)):
+        wanted = "" if length is None else f"{length} "
+        raise ValueError(f"{name} must be a row of {wanted}numbers, got shape {array.shape}")
     if not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"the CMC of {name!r} must be shares of 0 to 1, got {array.min():g} to {array.max():g}")
+        raise ValueError(f"{name} must be shares of 0 to 1, got {array.min():g} to {array.max():g}")
     return array
-
-
-def _cmc_label(name: str, percents: npt.NDArray[np.float64]) -> str:
-    return f"{name}  (rank-1 {percents[0]:.1f} %)"

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...evaluation.arrays import name_some
 from .curves import save_figure
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ CHOICES = {
     "random": "drawn at random",
     "given": "as asked for",
 }
-_NAMED_IN_ERRORS = 5
 
 _PAPER: Colour = (255, 255, 255)
 _MAT: Colour = (238, 238, 238)
@@ -170,18 +170,13 @@ def _check_given(result: Scored, given: npt.NDArray[np.int64]) -> npt.NDArray[np
         raise ValueError(f"indices of queries must be a row of integers, got {given.dtype} of shape {given.shape}")
     beyond = given[(given < 0) | (given >= len(scores))]
     if len(beyond):
-        raise ValueError(f"there are {len(scores)} queries, 0 to {len(scores) - 1}; got {_enumerate(beyond)}")
+        raise ValueError(f"there are {len(scores)} queries, 0 to {len(scores) - 1}; got {name_some(beyond.tolist())}")
     unmatched = given[np.isnan(scores[given])]
     if len(unmatched):
         raise ValueError(
-            f"query {_enumerate(unmatched)} has no match in another camera and therefore no score; leave it out"
+            f"query {name_some(unmatched.tolist())} has no match in another camera and therefore no score; leave it out"
         )
     return given.astype(np.int64)
-
-
-def _enumerate(indices: npt.NDArray[np.int64]) -> str:
-    named = ", ".join(map(str, indices[:_NAMED_IN_ERRORS].tolist()))
-    return named + (", ..." if len(indices) > _NAMED_IN_ERRORS else "")
 
 
 def save_rank_list(path: str | Path, rows: Sequence[RankRow], title: str = "") -> None:

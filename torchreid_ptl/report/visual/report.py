@@ -150,11 +150,11 @@ def _target(index: int, target: TargetReport) -> str:
     parts = [
         f'<h2 id="target-{index}">{text(target.name)}</h2>\n',
         _headline(target),
-        _rank_lists(target),
+        _queries(target.rank_heading, list(map(_rank_row, target.rank_rows))),
         _query_table(target.worst),
         _curves(target.pictures),
         *map(foldable, target.tables),
-        *(_comparisons(heading, rows) for heading, rows in target.comparisons.items()),
+        *(_queries(heading, list(map(_comparison, rows))) for heading, rows in target.comparisons.items()),
     ]
     return f"<section>{''.join(parts)}</section>\n"
 
@@ -170,16 +170,10 @@ def _headline(target: TargetReport) -> str:
     )
 
 
-def _rank_lists(target: TargetReport) -> str:
-    return _queries(target.rank_heading, [_rank_row(row) for row in target.rank_rows]) if target.rank_rows else ""
-
-
-def _comparisons(heading: str, rows: Sequence[Comparison]) -> str:
-    return _queries(heading, [_comparison(row) for row in rows]) if rows else ""
-
-
 def _queries(heading: str, rows: Sequence[str]) -> str:
-    """Queries below a heading and the legend of their frames; the first ones are open."""
+    """Queries below a heading and the legend of their frames; the first ones are open. Nothing without queries."""
+    if not rows:
+        return ""
     colours = "".join(f'<span style="color: {css(colour)}">\u25a0 {text(words)}</span>' for colour, words in LEGEND)
     legend = f'{colours}<span class="faint">{JUNK_NOTE}</span><span class="faint">number below: distance</span>'
     first, rest = rows[:_OPEN_QUERIES], rows[_OPEN_QUERIES:]

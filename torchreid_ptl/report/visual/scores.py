@@ -1,19 +1,17 @@
 """How well distances tell the same person from another: histograms of scores and ROC curves as PNG files."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .curves import COLOURS, draw_lines, plain, roomy, save_figure
+from .curves import COLOURS, Floats, draw_lines, plain, read_shares, roomy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 Points: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 
 # Where the FAR axis may begin; a curve that knows no FAR but 0 and 1 is drawn too.
@@ -23,29 +21,6 @@ _GREY = "#555555"
 _ROUNDING = 1e-6
 # Height of a line of text beside a marked point, in shares of the axis.
 _LINE = 0.05
-
-
-def save_score_histogram(
-    path: str | Path,
-    edges: npt.ArrayLike,
-    genuine: npt.ArrayLike,
-    impostor: npt.ArrayLike,
-    threshold: float | None = None,
-    unit: str = "squared Euclidean distance",
-) -> None:
-    """Draws :func:`draw_score_histogram` into a PNG file."""
-    save_figure(path, draw_score_histogram(edges, genuine, impostor, threshold, unit))
-
-
-def save_roc(
-    path: str | Path,
-    curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
-    points: Points | None = None,
-    *,
-    eer: bool = False,
-) -> None:
-    """Draws :func:`draw_roc` into a PNG file."""
-    save_figure(path, draw_roc(curves, points, eer=eer))
 
 
 def draw_score_histogram(
@@ -189,12 +164,8 @@ def _mark_threshold(ax: "Axes", threshold: float) -> None:
 
 
 def _read_curve(name: str, far: npt.ArrayLike, tar: npt.ArrayLike) -> tuple[Floats, Floats]:
-    rates = np.asarray(far, dtype=np.float64), np.asarray(tar, dtype=np.float64)
+    rates = read_shares(f"the FAR of {name!r}", far), read_shares(f"the TAR of {name!r}", tar)
     for kind, array in zip(("FAR", "TAR"), rates, strict=True):
-        if array.ndim != 1 or not array.size:
-            raise ValueError(f"the {kind} of {name!r} must be a row of numbers, got shape {array.shape}")
-        if not ((array >= 0) & (array <= 1)).all():
-            raise ValueError(f"the {kind} of {name!r} must be shares of 0 to 1, got {array.min():g} to {array.max():g}")
         if (np.diff(array) < 0).any():
             raise ValueError(f"the {kind} of {name!r} falls; give it in the order of rising thresholds")
     if len(rates[0]) != len(rates[1]):
