@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "torchreid_ptl"
 
 BELOW_ENGINES = {"cells", "data", "evaluation", "host", "losses", "models", "runtime", "version"}
 MAY_IMPORT = {
-    "__init__": {"cells", "engines", "evaluation", "host", "losses", "models", "registration", "runtime", "version"},
+    "__init__": {"build", "cells", "data", "engines", "evaluation", "host", "losses", "models", "registration"}
+    | {"runs", "runtime", "version"},
     "__main__": {"cli"},
     "registration": {"data", "engines", "host", "losses", "models"},
     "cli": {"runs", "report", "build", "config", "engines", *BELOW_ENGINES},

@@ -211,7 +211,7 @@ def test_dimensions_under_a_rule(tmp_path, files, capsys):
 def test_models_of_different_dimensions_are_refused_before_images_are_read(
     tmp_path, tiny_root, weights, capsys, monkeypatch
 ):
-    monkeypatch.setattr("torchreid_ptl.runs.versions.extract", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr("torchreid_ptl.runs.compatibility.extract", lambda *_: pytest.fail("images were read"))
     command = ["--root", str(tiny_root), "-t", TINY, "--save-dir", str(tmp_path / "out"), *SMALL]
     build_model = torchreid.models.build_model
     torch.save(build_model("mobilenetv2_x1_0", 4, pretrained=False).state_dict(), tmp_path / "mobile.pth")

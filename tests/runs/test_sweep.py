@@ -49,6 +49,7 @@ def pretended(monkeypatch):
 
     def pretend(run, resume=False, **_):
         config = run.config.clone()
+        config.defrost()
         config.model.resume = "auto" if resume and run.trains else ""
         done.append(config)
         if config.train.seed == 13:
@@ -124,13 +125,13 @@ def plan(parsed):
 
 
 def test_the_grid(tmp_path):
-    swept = ["--values", "train.gamma", "0", "0.50", "1e-5", "--values", "train.stepsize", "[1, 2]", "[3]"]
+    swept = ["--values", "train.gamma", "1", "0.50", "1e-5", "--values", "train.stepsize", "[1, 2]", "[3]"]
     runs = plan(read([*swept, "--seeds", "7", "8", "data.save_dir", str(tmp_path), "train.max_epoch", "3"]))
     assert len(runs) == 12
     assert [str(run.folder.relative_to(tmp_path)) for run in runs][:3] == [
-        "train.gamma=0,train.stepsize=[1,2]/seed-7",
-        "train.gamma=0,train.stepsize=[1,2]/seed-8",
-        "train.gamma=0,train.stepsize=[3]/seed-7",
+        "train.gamma=1,train.stepsize=[1,2]/seed-7",
+        "train.gamma=1,train.stepsize=[1,2]/seed-8",
+        "train.gamma=1,train.stepsize=[3]/seed-7",
     ]
     last = runs[-1]
     assert (last.config.train.gamma, last.config.train.stepsize, last.config.train.seed) == (1e-5, [3], 8)
@@ -173,7 +174,7 @@ def test_a_sweep_is_its_single_runs(asked, tmp_path, tiny_root, capsys):
 
 
 def test_a_failing_run_is_told_and_the_others_go_on(asked, tmp_path, capsys):
-    arguments = asked("--values", "train.lr", "1e30", "0.001", keys=["train.max_epoch", "1", "test.eval_freq", "-1"])
+    arguments = asked("--values", "train.lr", "1000", "0.001", keys=["train.max_epoch", "1", "train.optim", "sgd"])
     assert main(arguments) == 1
     assert "1 run(s) of the sweep failed" in capsys.readouterr().err
     bad, good = table(tmp_path / "log")
@@ -263,7 +264,11 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lrr", "1", "2"], [], "Unknown key 'train.lrr' .* did you mean 'train.lr'"),
         (["--values", "train.lr", "1"], ["train.max_epochs", "2"], "Unknown key 'train.max_epochs'"),
         (["--values", "train.lr", "0.1", "much"], [], "train.lr in the command line is 'much'.*expected a number"),
-        (["--values", "train.lr", "0.1", "-1"], [], "^ConfigError: train.lr=-1, seed 1: train.lr is -1.0; a learning"),
+        (
+            ["--values", "train.lr", "0.1", "-1"],
+            [],
+            "^ConfigError: train.lr=-1, seed 1: train.lr is -1.0; allowed: above 0",
+        ),
         (["--values", "loss.name", "softmax", "sofmax"], [], "loss.name=sofmax, seed 1: .* did you mean 'softmax'"),
         (["--values", "train.lr", "0.5", "0.50"], [], "--values train.lr has '0.5' twice"),
         (["--values", "train.lr", "1", "--values", "train.lr", "2"], [], "--values has 'train.lr' twice"),

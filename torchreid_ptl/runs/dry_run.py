@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from ..build.networks import build_network, read_weights
 from ..data.tiny import TinyDrawnPedestrians
 from .chain import Chain
-from .chain_plan import INDEPENDENT, OLD, TEACHER, link
+from .chain_plan import INDEPENDENT, OLD, TEACHER, Stage, link
 from .run import Run
 
 NAME = "drawn_pedestrians_tiny"
@@ -41,22 +41,22 @@ def try_chain(chain: Chain) -> None:
     """Runs all stages of a chain as :func:`try_run` does, so that weights pass from one to the next."""
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
         common = shrunk(chain.common, folder)
-        asked = [
-            replace(
-                stage,
-                asked=_equipped(
-                    shrunk(stage.asked, folder),
-                    Path(folder) / f"frozen-{stage.number}.pth",
-                    [key for key, _ in stage.references],
-                ),
-            )
-            for stage in chain.stages
-        ]
+        asked = [_tried_stage(stage, Path(folder)) for stage in chain.stages]
         Chain(common, tuple(link(folder, common.data.targets, asked))).execute(after_stage=_require_steps)
     print(
         f"Dry run of {len(chain.stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; "
         "the figures say nothing"
     )
+
+
+def _tried_stage(stage: Stage, folder: Path) -> Stage:
+    """All stages see the same made people; whether a classifier is kept is decided by the real ones."""
+    tried = shrunk(stage.asked, str(folder))
+    tried = _equipped(tried, folder / f"frozen-{stage.number}.pth", [key for key, _ in stage.references])
+    tried.defrost()
+    tried.model.load_classifier = stage.config.model.load_classifier
+    tried.freeze()
+    return replace(stage, asked=tried, given={**stage.given, "model.load_classifier": tried.model.load_classifier})
 
 
 def shrunk(config: CfgNode, folder: str) -> CfgNode:

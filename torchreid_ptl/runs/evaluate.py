@@ -61,6 +61,7 @@ def evaluate(
         engine = evaluate("osnet_x0_25", "osnet_x0_25_msmt17.pth", data=data)
     """
     asked = request(config, overrides)
+    _check_model(model)
     if not weights and not {"model.load_weights", "model.resume"} & {key for key, *_ in asked.given}:
         raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
     lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
@@ -135,8 +136,7 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
     Raises:
         ConfigError: an unknown model, or a setting that is not allowed.
     """
-    if model and model not in models():
-        raise ConfigError(f"Unknown model {model!r}: {hint(model, models())}")
+    _check_model(model)
     settings: dict[str, Any] = {"test.evaluate": True, "data.load_train_targets": False}
     if model:
         settings["model.name"] = model
@@ -153,6 +153,11 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
     config.train.batch_size = 2 * config.sampler.num_instances
     config.freeze()
     return config
+
+
+def _check_model(name: str | None) -> None:
+    if name and name not in models():
+        raise ConfigError(f"Unknown model {name!r}: {hint(name, models())}")
 
 
 def _read(paths: Sequence[str], normalize: bool) -> Descriptors:

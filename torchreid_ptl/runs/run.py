@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,9 @@ from yacs.config import CfgNode
 
 from ..build.training import build_datamanager, build_engine, run_options
 from ..config.changes import differences
-from ..config.loading import ConfigError, load_config, to_dict
+from ..config.loading import ConfigError, flatten, load_config, to_dict
 from ..config.request import Config, configure
+from ..config.settings import SETTINGS
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS, ImagePTLEngine
 from ..report.files import prepare_folder, require_no_chain, write_config, write_results
@@ -108,10 +109,8 @@ class Run:
         data = self.config.data
         require_no_chain(self.folder)
         check_folders(data.root, [*data.sources, *data.targets])
-        path = self.folder / "config.yaml"
-        if not (resume and self.trains and path.is_file()):
-            return
-        changed = self._changed(to_dict(load_config(path)), "weights")
+        then = self._begun_with() if resume and self.trains else {}
+        changed = [*self._changed(then, "weights"), *(f"{key} is unknown now" for key in _unknown(then))]
         if changed:
             raise ConfigError(
                 f"--resume: {self.folder} holds a run with other settings: {'; '.join(changed)}. Resume with the "
@@ -143,6 +142,15 @@ class Run:
         seed_everything(config.train.seed)
         with freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
             return _execute(config, self.folder, shown)
+
+    def _begun_with(self) -> dict[str, Any]:
+        """The settings of the training in its folder; empty without one."""
+        found = newest_checkpoint(self.folder / CHECKPOINTS)
+        if found is not None:
+            return dict(found[1].get("config", {}))
+        path = self.folder / "config.yaml"
+        then = to_dict(load_config(path)) if path.is_file() else {}
+        return {} if then and then["test"]["evaluate"] else then
 
     def _changed(self, then: Any, affects: str) -> list[str]:
         return [
@@ -178,6 +186,13 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
     )
     print("Wrote: " + ", ".join(map(str, [*written, *compare_after_training(engine, config, folder)])))
     return engine
+
+
+def _unknown(then: Mapping[str, Any]) -> list[str]:
+    """Settings of an earlier version of this package that a training used and that there are no more."""
+    loss, compat = then.get("loss", {}).get("name"), then.get("compat", {})
+    used = [f"compat.{name}." for name in compat.get("losses", ())] if loss == "compatible" else []
+    return [key for key, _ in flatten(then) if key.startswith(tuple(used)) and key not in SETTINGS]
 
 
 def _verified(engine: ImagePTLEngine, config: CfgNode) -> list[TargetResult]:
