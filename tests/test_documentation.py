@@ -211,9 +211,7 @@ LOSS_FILES = [
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
-@pytest.mark.parametrize(
-    "module", ["cells", "runs.spread", "report.compatibility_files", *MATHEMATICS, "visual.ranklist"]
-)
+@pytest.mark.parametrize("module", ["cells", "runs.spread", *MATHEMATICS, "report.visual.ranklist"])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib
