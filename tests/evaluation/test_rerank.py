@@ -10,7 +10,7 @@ import torchreid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking
+from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking, rank
 from torchreid_ptl.evaluation.distances import Distances, FeatureDistances
 from torchreid_ptl.evaluation.rerank import RerankedDistances, rerank
 
@@ -359,3 +359,29 @@ def test_examples_in_the_documentation(module):
     result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
+
+
+def test_the_option_reranks_before_the_ranking():
+    query, gallery = gaussian(8)
+    rng = np.random.default_rng(1)
+    labels = [rng.integers(0, 8, 30), rng.integers(0, 8, 170), rng.integers(0, 3, 30), rng.integers(0, 3, 170)]
+    sides, options, seen = pair(query, gallery, *labels), EvaluationOptions(rerank=True, metric="cosine"), []
+    expected = evaluate_ranking(*sides, distances=rerank(query, gallery, metric="cosine"))
+    parts = rank(*sides, options, progress=lambda part: lambda done, total: seen.append((part, done, total)))
+    for found in (parts, evaluate_ranking(*sides, options)):
+        np.testing.assert_array_equal(found.average_precision, expected.average_precision)
+    assert (seen[0][0], seen[-1]) == ("neighbours", ("ranking", 30, 30))
+    plain = evaluate_ranking(*sides, EvaluationOptions(metric="cosine"))
+    assert (plain.average_precision != expected.average_precision).any()
+    np.testing.assert_array_equal(rank(*sides).average_precision, evaluate_ranking(*sides).average_precision)
+
+
+def test_options_from_the_keywords_of_the_host():
+    options = EvaluationOptions.of(
+        dist_metric="cosine", normalize_feature=True, ranks=[1, 7], visrank=True, visrank_topk=3, flip=True
+    )
+    assert options == EvaluationOptions("cosine", normalize=True, flip=True, ranks=(1, 7), max_rank=7, return_top=3)
+    assert EvaluationOptions.of(use_metric_cuhk03=True).protocol == "cuhk03"
+    assert EvaluationOptions.of(visrank_topk=3).return_top == 0
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rank'"):
+        EvaluationOptions.of(rank=[1])

@@ -24,10 +24,10 @@ def name_some(indices: Sequence[int]) -> str:
     return ", ".join(map(str, indices[:NAMED_IN_ERRORS])) + (", ..." if len(indices) > NAMED_IN_ERRORS else "")
 
 
-def slices(whole: slice, size: int) -> Iterator[slice]:
+def slices(rows: slice, size: int) -> Iterator[slice]:
     """A range, both ends given, in parts of a size; the last one may be smaller."""
-    for start in range(whole.start, whole.stop, size):
-        yield slice(start, min(start + size, whole.stop))
+    for start in range(rows.start, rows.stop, size):
+        yield slice(start, min(start + size, rows.stop))
 
 
 def inside(indices: Integers, part: slice) -> Booleans:

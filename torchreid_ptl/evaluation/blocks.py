@@ -13,7 +13,7 @@ from .arrays import slices
 _MOST_ROWS, _FEW_ROWS = 2048, 32
 # What a thread sorts at a time: enough to be worth the call.
 _SORT_BYTES = 5 * 2**20
-# A sort on the CPU: what may stand before a match, and a mask, twice.
+# A sort on the CPU: distances that may come before a match, and a mask, twice.
 _CPU_SORT_BYTES = 10
 # A sort on a GPU: the copy, sorted values, their indices and its own memory.
 _GPU_SORT_BYTES = 32
@@ -44,7 +44,7 @@ class Plan:
         return slices(slice(0, self.shape[0]), self.rows)
 
     def tiles(self) -> list[slice]:
-        """Gallery images in parts; a single one if a few whole rows fit into the memory."""
+        """Gallery images in parts; a single one if a few complete rows fit into the memory."""
         return list(slices(slice(0, self.shape[1]), self.columns))
 
     def chunks(self, rows: slice) -> Iterator[slice]:
@@ -63,11 +63,11 @@ def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) ->
 
     Args:
         shape: number of queries and gallery images.
-        memory_mb: MiB beside the inputs.
+        memory_mb: MiB, inputs not counted.
         device: of the blocks.
 
     Raises:
-        ValueError: not one query against the whole gallery fits; says the least that works.
+        ValueError: not one query against the complete gallery fits; says the least that works.
     """
     queries, gallery = shape
     budget = int(memory_mb * 2**20)

@@ -15,7 +15,7 @@ class CompatibilityResult:
     Attributes:
         old_test: M(old, old): queries and gallery by the old model, the system before the update.
         cross_test: M(new, old): queries by the new model, the gallery as it is.
-        self_test: M(new, new): the whole gallery re-encoded.
+        self_test: M(new, new): the complete gallery re-encoded.
         independent: M(ind, ind) of a new model trained without regard to the old one; None if it was not given.
         independent_cross: M(ind, old), what its queries find in the old gallery; None if its descriptors were not given
             or have another dimension and no rule is declared.

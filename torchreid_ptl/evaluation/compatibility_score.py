@@ -36,7 +36,7 @@ class UpdateGain:
     """The part of a re-encoding's gain that an update has without it.
 
     Attributes:
-        mAP: by mAP, 1 for all of it; NaN where it cannot be said.
+        mAP: by mAP, 1 for all of it; NaN where the independent model gains nothing.
         cmc1: by CMC-1, likewise.
         why_none: why it cannot; empty if both can.
     """

@@ -63,7 +63,7 @@ class Distances(ABC):
         return self.shape[0]
 
     def dense(self) -> Floats32:
-        """The whole matrix; four bytes for each pair."""
+        """The complete matrix; four bytes for each pair."""
         return self.block(slice(0, self.shape[0]), slice(0, self.shape[1])).cpu().numpy()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -71,7 +71,7 @@ class Distances(ABC):
 
 
 class MatrixDistances(Distances):
-    """Distances that somebody has computed.
+    """Distances that are given as a matrix.
 
     Args:
         matrix: shape (Q, G), without NaN.
@@ -129,9 +129,9 @@ class FeatureDistances(Distances):
         block = torch.empty(shape, device=self.device) if out is None else out[: math.prod(shape)].view(shape)
         # Autocast would turn the product into half precision.
         with torch.autocast(self.device.type, enabled=False):
-            parts = [self._prepared(part) for _, part in self._query.parts(rows, whole=True)]
+            parts = [self._prepared(part) for _, part in self._query.parts(rows, at_once=True)]
             query = torch.cat(parts) if len(parts) > 1 else parts[0]
-            for place, part in self._gallery.parts(columns, whole=self.metric == "euclidean"):
+            for place, part in self._gallery.parts(columns, at_once=self.metric == "euclidean"):
                 inner = slice(place.start - columns.start, place.stop - columns.start)
                 self._fill(block[:, inner], query, self._prepared(part), rows, place)
         return block
@@ -164,10 +164,10 @@ class _Side:
     def __len__(self) -> int:
         return self._features.shape[0]
 
-    def parts(self, rows: slice, whole: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """Places and float32 rows; in one part if nothing has to be done to them and that is wanted."""
+    def parts(self, rows: slice, at_once: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Places and float32 rows; `at_once` in one part, if they need no conversion."""
         step = max(1, _PART_BYTES // (4 * self.dim))
-        if self._ready and whole:
+        if self._ready and at_once:
             step = rows.stop - rows.start
         for place in slices(rows, step):
             yield place, as_float32(self._features[place], self._device)

@@ -26,7 +26,7 @@ def install(memory_mb: float = 512) -> None:
 
     Ranking and, with ``rerank=True``, re-ranking go through :func:`evaluate_ranking` and :func:`rerank`; nothing else
     about the engines changes, and neither do their figures but for the order of equal distances, which is the
-    gallery's. ``visrank=True`` still makes the whole matrix, because the host's pictures need it. Repeated calls
+    gallery's. ``visrank=True`` still makes the complete matrix, because the host's pictures need it. Repeated calls
     change nothing; :func:`uninstall` undoes it.
 
     Args:

@@ -32,7 +32,7 @@ def jaccard_graph(
         k1: neighbours of an image, itself not counted; as many as there are if it is more.
         k2: neighbours whose codes are averaged, the image itself counted; 1 for none.
         metric: by which neighbours are found: 'cosine' or 'euclidean'.
-        memory_mb: MiB for one block of rows against all N images; the codes take some 16 N k1 k2 bytes beside it, and
+        memory_mb: MiB for one block of rows against all N images; the codes take some 16 N k1 k2 bytes more, and
             the graph 8 bytes for each pair it keeps.
         progress: called with (done, total) images after each block of the one pass over all pairs.
 
@@ -62,6 +62,6 @@ def jaccard_graph(
 
 def _near(distances: Floats32, image: int, eps: float) -> tuple[npt.NDArray[np.int32], Floats32]:
     """Columns and distances of one row of the graph; rounding may leave a distance just below 0."""
-    distances[image] = 0  # not by itself so where nobody is a neighbour of its own neighbours
+    distances[image] = 0  # which it may not be where no image is a neighbour of its own neighbours
     near = np.flatnonzero(distances <= eps)
     return near.astype(np.int32), np.maximum(distances[near], 0)

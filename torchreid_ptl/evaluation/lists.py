@@ -20,7 +20,7 @@ class RankedLists:
     """The lists of a few queries over a gallery that may come in several parts.
 
     No list is ever sorted with its indices. The rank of a match is one more than the number of nearer images, found
-    by a binary search in the sorted distances alone, plus the images at the same distance that stand before it in the
+    by a binary search in the sorted distances alone, plus the images at the same distance that come before it in the
     gallery. Junk counts nowhere. First every part is read, then every part is counted, with the same distances.
 
     Args:
@@ -62,7 +62,7 @@ class RankedLists:
         self._ordered = block, columns, junk, ordered
 
     def count(self) -> None:
-        """Adds the images of the part that was ordered last that stand before each match."""
+        """Adds the images of the part that was ordered last that come before each match."""
         block, columns, junk, ordered = self._ordered
         first, last = self._search_on_device(ordered) if isinstance(ordered, Tensor) else self._search(ordered())
         self._before += first
@@ -103,7 +103,7 @@ class RankedLists:
     def _count_equal(
         self, block: Tensor, columns: slice, junk: tuple[Integers, Integers], first: Integers, last: Integers
     ) -> None:
-        """Adds the images at exactly a match's distance that stand before it in the gallery."""
+        """Adds the images at exactly a match's distance that come before it in the gallery."""
         later = self._match_columns >= columns.stop
         within = inside(self._match_columns, columns)
         # Junk was set to infinity for the sort, so there ties are looked at.
@@ -151,11 +151,11 @@ class _Nearest:
 
 
 class Sorter:
-    """Sorts what may stand before a match in each row of a block on the CPU, with all threads.
+    """Sorts the distances that may come before a match in each row of a block on the CPU, with all threads.
 
     numpy sorts values many times faster than torch; each thread has one call for its share of the rows, because
-    threads of Python that call often wait for each other. Where little stands before the farthest match, that is
-    picked out and nothing else is sorted.
+    threads of Python that call often wait for each other. Where few come before the farthest match, only these
+    are sorted.
 
     Args:
         values: the largest number of distances to be sorted at a time.
@@ -185,7 +185,7 @@ class Sorter:
             farthest: shape (B,).
 
         Returns:
-            A function that waits for the sorted rows; infinite values or nothing stand for the rest.
+            A function that waits for the sorted rows; infinite values or nothing in place of the rest.
         """
         self._memory.reverse()
         memory = [part[: distances.size].reshape(distances.shape) for part in self._memory[0]]

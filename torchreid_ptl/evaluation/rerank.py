@@ -51,7 +51,7 @@ def rerank(
         k2: neighbours whose codes are averaged, the image itself counted; 1 for none.
         lambda_value: share of the original distance, 0 to 1.
         metric: 'euclidean' (squared) or 'cosine' (1 - cos).
-        memory_mb: MiB for one block of rows against all N images; the codes take some 8 N k1 k2 bytes beside it.
+        memory_mb: MiB for one block of rows against all N images; the codes take some 8 N k1 k2 bytes more.
         distances: instead of descriptors, which may then be None: query-gallery (Q, G), query-query (Q, Q) and
             gallery-gallery (G, G). Of :class:`Distances` objects, the last two must be symmetric.
         progress: called with (done, total) images after each block of the one pass over all pairs.

@@ -16,7 +16,7 @@ class RankingResult:
     Attributes:
         mAP: mean of the average precision over the queries that have a match.
         mINP: mean of (number of matches / rank of the last match) over the same queries.
-        cmc: share of these queries whose first match stands at rank 1, 2, ... or before, float32 as the host's, shape
+        cmc: share of these queries whose first match has rank 1, 2, ... or less, float32 as the host's, shape
             (min(max_rank, G),); with the single-gallery-shot protocol over all draws, at most as long as there are
             identities.
         average_precision: shape (Q,); NaN for a query without match.
@@ -25,7 +25,7 @@ class RankingResult:
         skipped: indices of the queries without match in another camera.
         shots: with the single-gallery-shot protocol, rank of the match in each draw, shape (Q, repeats); or None.
         top: gallery indices of the nearest images without junk, shape (Q, return_top), filled up with -1; or None.
-        top_distances: their distances as ranked, shape (Q, return_top), NaN where -1 stands; or None.
+        top_distances: their distances as ranked, shape (Q, return_top), NaN where there is none; or None.
     """
 
     mAP: float

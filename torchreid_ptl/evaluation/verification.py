@@ -40,7 +40,7 @@ def verify(
     recommended threshold that is measured on identities it was not chosen on is [ours].
 
     Genuine pairs show one identity by two cameras, impostor pairs two identities; one identity by one camera is junk.
-    With "same person" said of all distances below t::
+    With all pairs at a distance below t taken for one person::
 
         FAR(t) = share of impostor pairs < t        TAR(t) = share of genuine pairs < t        FRR = 1 - TAR
 

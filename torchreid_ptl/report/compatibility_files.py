@@ -57,9 +57,9 @@ def write_comparison(
             pages.append(update_page(measured, update, config.eval.rank_list_queries))
     names = ", ".join(measured.name for measured in targets)
     title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
-    said = {name: ", ".join(f"{key} {value}" for key, value in origin.items()) for name, origin in origins.items()}
+    sources = {name: ", ".join(f"{key} {value}" for key, value in origin.items()) for name, origin in origins.items()}
     report = Report(title, pages, overview=("Overview", "part"))
-    return [*written, write_page(folder, report, {**said, **settings, **facts}, config)]
+    return [*written, write_page(folder, report, {**sources, **settings, **facts}, config)]
 
 
 def _scores(measured: VersionComparison) -> dict[str, Any]:

@@ -158,8 +158,8 @@ def write_results(
     names = ", ".join(tested.name for tested in targets)
     title = f"{config.model.name} on {names}" if model.get("name") else "Features"
     pages = [test_page(tested, config, shown) for tested in targets]
-    said = {**{f"model: {key}": value for key, value in model.items()}, **facts, **settings_of_test(config)}
-    return [*written, write_page(folder, Report(title, pages), said, config)]
+    shown_facts = {**{f"model: {key}": value for key, value in model.items()}, **facts, **settings_of_test(config)}
+    return [*written, write_page(folder, Report(title, pages), shown_facts, config)]
 
 
 def write_json(folder: Path, content: Mapping[str, Any], facts: Mapping[str, Any], config: CfgNode) -> Path:

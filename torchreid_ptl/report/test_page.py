@@ -1,4 +1,4 @@
-"""The report of a run: what of a tested data set stands on its page."""
+"""The part of the report of a run on one data set."""
 
 from collections.abc import Sequence
 from typing import Any

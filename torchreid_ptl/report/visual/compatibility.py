@@ -65,7 +65,7 @@ def draw_version_matrix(names: Sequence[str], scores: npt.ArrayLike, title: str 
 
     Args:
         names: of the versions in time order.
-        scores: C (T, T), shares of 0 to 1; what stands above the diagonal is not drawn.
+        scores: C (T, T), shares of 0 to 1; entries above the diagonal are not drawn.
         title: of the score.
 
     Raises:

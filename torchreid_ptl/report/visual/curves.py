@@ -19,7 +19,7 @@ Series: TypeAlias = Sequence[tuple[float, float]]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Curves: TypeAlias = dict[str, tuple[Floats, Floats]]
 
-# Okabe and Ito's palette: told apart with every kind of colour vision.
+# Okabe and Ito's palette: distinct with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STROKES = ("-", "--", ":", "-.")
 _PANELS = {"losses": "loss", "scores": "percent", "rates": "learning rate"}
@@ -126,7 +126,7 @@ def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:
 
 
 def roomy() -> "LayoutEngine":
-    """A layout that leaves some air around what is drawn."""
+    """A layout with a margin around the drawing."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)

@@ -22,7 +22,7 @@ _MISSING = '<div class="missing">unreadable</div>'
 
 
 def page(title: str, content: str) -> str:
-    """A whole document, which may load nothing from anywhere."""
+    """A complete document, which may load nothing."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -34,7 +34,7 @@ def page(title: str, content: str) -> str:
 
 
 def text(value: object) -> str:
-    """What somebody supplied, as text and never as markup."""
+    """A value as text, never as markup."""
     return escape(str(value), quote=True)
 
 
@@ -52,7 +52,7 @@ def foldable(table: Table, folded: bool = False) -> str:
 
 
 def draw_table(table: Table) -> str:
-    """A table; columns of numbers stand flush right.
+    """A table; columns of numbers are aligned to the right.
 
     Raises:
         ValueError: a row does not fit the header.

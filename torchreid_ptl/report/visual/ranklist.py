@@ -1,4 +1,4 @@
-"""Rank lists: queries, each with its nearest gallery images, right and wrong ones told apart at a glance."""
+"""Rank lists: queries, each with its nearest gallery images, framed by right and wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things stand, in pixels from the upper left corner."""
+    """Places of tiles, in pixels from the upper left corner."""
 
     rows: int
     columns: int

@@ -53,7 +53,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class TargetReport:
-    """What is to be said of one data set; what is left empty is left out.
+    """The part of a report on one data set; empty fields are not shown.
 
     Attributes:
         name: of the data set.
@@ -98,7 +98,7 @@ class Report:
 
 
 def save_report(path: str | Path, report: Report) -> None:
-    """Writes a report into one HTML file that needs nothing beside it: no network, no script, no other file.
+    """Writes a report into one HTML file that needs no network, no script and no other file.
 
     The file appears complete or not at all. An image that cannot be read becomes a grey tile that says so.
 

@@ -19,7 +19,7 @@ _LEAST_FAR, _LARGEST_FIRST_FAR = 1e-6, 0.1
 _GREY = "#555555"
 # Percent may be summed in another order than here.
 _ROUNDING = 1e-6
-# Height of a line of text beside a marked point, in shares of the axis.
+# Height of a line of text at a marked point, in shares of the axis.
 _LINE = 0.05
 
 
@@ -74,7 +74,7 @@ def draw_roc(
     """ROC curves: the share of same-person pairs accepted (TAR) over the share of other pairs accepted (FAR, log).
 
     The axis begins at the smallest FAR above 0, between 1e-6 and 0.1. Between two points of a curve
-    stands the lower TAR, which is reached for certain.
+    the lower TAR is drawn, which is certain.
 
     Args:
         curves: by name, (FAR, TAR) of rising thresholds as shares of 0 to 1, each of shape (N,).
@@ -146,7 +146,7 @@ def _read_bins(name: str, values: npt.ArrayLike, bins: int) -> Floats:
 
 
 def _filled(borders: Floats, percents: Sequence[Floats], threshold: float | None) -> tuple[float, float]:
-    """The part of the axis on which anything stands."""
+    """The part of the axis that holds pairs."""
     filled = np.flatnonzero(np.sum(percents, axis=0))
     ends = [borders[filled[0]], borders[filled[-1] + 1], *([] if threshold is None else [threshold])]
     room = 0.02 * (max(ends) - min(ends))
@@ -208,10 +208,10 @@ def _mark_points(ax: "Axes", points: Points, curves: list[str]) -> None:
         # Rather moved down than written over another.
         lowest = tar if far > last_far else min(tar, lowest - room)
         last_far = far
-        _write_beside(ax, (far, lowest), f"{tar:.1f} %", above, colour)
+        _write_at(ax, (far, lowest), f"{tar:.1f} %", above, colour)
 
 
-def _write_beside(ax: "Axes", place: tuple[float, float], text: str, above: bool, colour: str) -> None:
+def _write_at(ax: "Axes", place: tuple[float, float], text: str, above: bool, colour: str) -> None:
     from matplotlib.patheffects import withStroke
 
     at_edge = place[0] > 0.3
