@@ -51,3 +51,13 @@ def test_a_schedule_that_depends_on_the_epochs_cannot_be_made_longer():
 def test_settings_that_one_side_does_not_know_are_no_difference():
     assert differences({"train.lr": 1, "gone": {"key": 2}}, {"train": {"seed": 3}, "new": 1}) == []
     assert differences({"train.lr": 1, "odd": 2}, {"train": {"lr": 2}, "odd": 3}) == ["train.lr was 1 and is 2"]
+
+
+def test_a_chain_may_be_moved():
+    def stage(place, weights):
+        return load_config(None, ["data.save_dir", f"{place}/2-b", "model.load_weights", weights])
+
+    then = stage("log/chain", "log/chain/1-a/model/model.pth.tar-3")
+    assert differences(then, stage("/other/chain", "/other/chain/1-a/model/model.pth.tar-3")) == []
+    for weights in ("/other/chain/1-c/model/model.pth.tar-3", "/chain/1-a/model/model.pth.tar-3", ""):
+        assert len(differences(then, stage("/other/chain", weights))) == 1
