@@ -174,7 +174,8 @@ def test_a_sweep_is_its_single_runs(asked, tmp_path, tiny_root, capsys):
 
 
 def test_a_failing_run_is_told_and_the_others_go_on(asked, tmp_path, capsys):
-    arguments = asked("--values", "train.lr", "1000", "0.001", keys=["train.max_epoch", "1", "train.optim", "sgd"])
+    values = ["data.norm_std", "[1e-39,1e-39,1e-39]", "[0.2,0.2,0.2]"]
+    arguments = asked("--values", *values, keys=["train.max_epoch", "1", "test.eval_freq", "-1"])
     assert main(arguments) == 1
     assert "1 run(s) of the sweep failed" in capsys.readouterr().err
     bad, good = table(tmp_path / "log")

@@ -1,5 +1,6 @@
 """What differs between two configurations, of what matters for going on with a run or for taking its results."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], affects: str = 
         then: a configuration, as a tree or by dotted keys.
         now: another one.
         affects: ``"weights"`` for going on with a training, for which a larger ``train.max_epoch`` is no difference
-            where the schedule does not depend on it; ``"scores"`` for taking a finished result as it is.
+            where the schedule does not depend on it; ``"scores"`` for taking a finished result as it is. Weights in the
+            same place relative to ``data.save_dir`` are the same: a chain may be moved.
 
     Example:
         >>> differences({"train": {"lr": 0.1}, "data": {"workers": 1}}, {"train": {"lr": 0.2}, "data": {"workers": 4}})
@@ -33,9 +35,16 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], affects: str = 
     ]
     if affects == WEIGHTS and "train.max_epoch" in changed and _is_longer(before, after):
         changed.remove("train.max_epoch")
+    if "model.load_weights" in changed and _place_of_weights(before) == _place_of_weights(after):
+        changed.remove("model.load_weights")
     return [f"{key} was {before[key]!r} and is {after[key]!r}" for key in changed]
 
 
 def _is_longer(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     longer = bool(after["train.max_epoch"] > before["train.max_epoch"])
     return longer and before.get("train.lr_scheduler") in _OPEN_ENDED
+
+
+def _place_of_weights(config: Mapping[str, Any]) -> str:
+    weights, folder = config["model.load_weights"], config.get("data.save_dir")
+    return os.path.relpath(weights, folder) if weights and folder else weights

@@ -13,7 +13,7 @@ import yaml
 from yacs.config import CfgNode
 
 from ..build.networks import agreed_embedding, read_weights
-from ..config.changes import differences
+from ..config import differences
 from ..config.checks import validate
 from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
 from ..config.request import Config, request

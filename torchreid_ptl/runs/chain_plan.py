@@ -70,7 +70,7 @@ class Stage:
     @property
     def run(self) -> Run:
         """What it does."""
-        return Run(self.config, ("model.load_weights", *(key for key, _ in self.references)))
+        return Run(self.config)
 
     @property
     def needs(self) -> list[int]:

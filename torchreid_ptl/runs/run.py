@@ -12,7 +12,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from ..build.training import build_datamanager, build_engine, run_options
-from ..config.changes import differences
+from ..config import differences
 from ..config.loading import ConfigError, flatten, load_config, to_dict
 from ..config.request import Config, configure
 from ..config.settings import SETTINGS
@@ -35,7 +35,6 @@ class Run:
 
     Attributes:
         config: checked and frozen.
-        inherited: settings that name files of another run; these may have moved.
 
     Example::
 
@@ -45,7 +44,6 @@ class Run:
     """
 
     config: CfgNode
-    inherited: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config = None, **overrides: Any) -> "Run":
@@ -153,11 +151,7 @@ class Run:
         return {} if then and then["test"]["evaluate"] else then
 
     def _changed(self, then: Any, affects: str) -> list[str]:
-        return [
-            line
-            for line in differences(then, to_dict(self.config), affects)
-            if not line.startswith(tuple(f"{key} was" for key in self.inherited))
-        ]
+        return differences(then, to_dict(self.config), affects)
 
 
 def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEngine:
