@@ -388,7 +388,7 @@ def test_an_image_without_an_old_feature_counts_for_the_own_loss_only(tiny_manag
     assert whole.got[3].tolist() == [ids[0], -1, -1, ids[1]]
     assert not whole.got[1][1:3].any()
     del part.got
-    engine = engine_of(manager, part, bank_of(manager, features, drop=rows))
+    engine = engine_of(manager, {"part": part}, bank_of(manager, features, drop=rows))
     figures = engine.forward_backward(batch)
     assert not hasattr(part, "got")
     assert figures["loss"] == figures["loss_x"]
