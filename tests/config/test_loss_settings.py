@@ -8,7 +8,7 @@ import pytest
 from torchreid_ptl import losses
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
-from torchreid_ptl.config.loss_settings import loss_from
+from torchreid_ptl.config.loss_settings import loss_arguments
 from torchreid_ptl.config.settings import SETTINGS
 from torchreid_ptl.engines import (
     ClusterObjective,
@@ -41,7 +41,7 @@ def test_the_defaults_of_python_and_yaml_are_one(name):
     assert {key: setting.default for key, setting in found.items()}.items() <= parameters.items()
     assert all(setting.help and "`" not in setting.help for setting in found.values())
     supplied = {"dim": 3, "num_classes": 2, "seed": 5}
-    built = loss_from(name, load_config().compat[name], **supplied)
+    built = losses.build_loss(name, loss_arguments(load_config().compat[name]), **supplied)
     plain = losses.build_loss(name, **supplied)
     values = [{key: v for key, v in vars(item).items() if isinstance(v, (str, int, float))} for item in (built, plain)]
     assert values[0] == values[1]
@@ -118,7 +118,8 @@ def test_a_loss_of_the_users_own_is_usable_from_yaml_at_once(monkeypatch, tmp_pa
     config = load_config(path, OLD)
     validate(config)
     assert config.compat.cosine.weight == 2.0
-    assert loss_from("cosine", config.compat.cosine, dim=7, seed=1).settings == (7, 3, "plain", 0.25)
+    built = losses.build_loss("cosine", loss_arguments(config.compat.cosine), dim=7, seed=1)
+    assert built.settings == (7, 3, "plain", 0.25)
     for key, value, message in (
         ("power", "0", r"compat\.cosine: power is 0; 1 or more"),
         ("kind", "soft", r"compat\.cosine\.kind is 'soft'.*plain, hard"),

@@ -388,7 +388,7 @@ def test_an_image_without_an_old_feature_counts_for_the_own_loss_only(tiny_manag
     assert whole.got[3].tolist() == [ids[0], -1, -1, ids[1]]
     assert not whole.got[1][1:3].any()
     del part.got
-    engine = engine_of(manager, part, bank_of(manager, features, drop=rows))
+    engine = engine_of(manager, {"part": part}, bank_of(manager, features, drop=rows))
     figures = engine.forward_backward(batch)
     assert not hasattr(part, "got")
     assert figures["loss"] == figures["loss_x"]
@@ -476,10 +476,10 @@ def test_another_old_model_is_refused_on_resume(tiny_manager, tmp_path):
 
 def test_the_old_classifier_is_asked_for(tiny_manager):
     manager = tiny_manager()
-    with pytest.raises(ValueError, match=r"The loss bct needs old_classifier: .*compat\.bct\.prototypes means"):
-        engine_of(manager, losses.BCTLoss())
+    with pytest.raises(ValueError, match=r"The loss bct needs old_classifier: .*prototypes 'means'"):
+        engine_of(manager, losses.BCTLoss("classifier"))
     old = OldModel(old_network(), STYLE, classifier=torch.randn(7, 512))
-    engine = engine_of(manager, losses.BCTLoss(), old, old_classes=torch.tensor([6, 2, -1, 0]))
+    engine = engine_of(manager, losses.BCTLoss("classifier"), old, old_classes=torch.tensor([6, 2, -1, 0]))
     batch = next(iter(manager.train_loader))
     _, new = copy.deepcopy(engine.model).train()(batch["img"])
     prototypes = torch.cat([old.classifier, engine.objective.old.class_means[2:3]])
@@ -631,6 +631,46 @@ def test_the_margin_softmax_objective_by_hand():
     assert [name for name, _ in objective.named_parameters()] == ["classes"]
     with pytest.raises(ValueError, match="scale"):
         MarginSoftmaxObjective(3, 4, scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "terms"),
+    [
+        ("l2", {"loss_l2"}),
+        (losses.FeatureL2Loss(), {"loss_l2"}),
+        (["l2", losses.RBCLLoss("batch")], {"loss_l2", "loss_rbcl"}),
+        ({"near": losses.FeatureL2Loss(), "nccl": {"queue_size": 20}}, {"loss_near", "loss_nccl"}),
+    ],
+)
+def test_losses_by_name_and_by_instance(tiny_manager, features, asked, terms):
+    manager, student = tiny_manager(), build()
+    state = torch.get_rng_state()
+    objective = CompatibleObjective.build(student, manager, bank_of(manager, features), asked)
+    assert torch.equal(state, torch.get_rng_state())
+    optimizer = sgd(student, objective)
+    engine = ImagePTLEngine(manager, student, optimizer, objective, use_gpu=False)
+    figures = engine.forward_backward(next(iter(manager.train_loader)))
+    assert figures.keys() - {"loss", "acc", "loss_x"} == terms
+    by_engine = ImageCompatibleEngine(manager, student, optimizer, bank_of(manager, features), asked, use_gpu=False)
+    assert [repr(loss) for loss in by_engine.objective.losses.values()] == [
+        repr(loss) for loss in objective.losses.values()
+    ]
+
+
+def test_losses_that_cannot_be_named(tiny_manager, features):
+    manager = tiny_manager()
+    for asked, message in (
+        ("l3", "no loss 'l3': did you mean 'l2'"),
+        (["l2", losses.FeatureL2Loss(0.2)], "losses are l2, l2; each stands there once"),
+        ({"l2": {"t": 3.0}}, "t is 3.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CompatibleObjective.build(build(), manager, bank_of(manager, features), asked)
+
+
+def test_the_old_model_stays_at_hand(tiny_manager):
+    old = OldModel(old_network(), STYLE)
+    assert CompatibleObjective.build(build(), tiny_manager(), old, "l2").old_model is old
 
 
 def test_a_loss_that_needs_what_no_training_has(tiny_manager, features):

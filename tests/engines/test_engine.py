@@ -152,6 +152,13 @@ def test_one_step_is_plain_gradient_descent(tiny_manager):
         torch.testing.assert_close(ours.detach(), theirs.detach() - 0.1 * theirs.grad, msg=name)
 
 
+def test_a_plain_criterion_is_no_objective(tiny_manager, small_model):
+    with pytest.raises(
+        TypeError, match=r"objective is a CrossEntropyLoss; an Objective is wanted.*SoftmaxObjective\(\)"
+    ):
+        engine_of(tiny_manager(), small_model(), torch.nn.CrossEntropyLoss())
+
+
 def test_triplet_and_mgn_objectives(tiny_manager, tmp_path):
     manager = tiny_manager(train_sampler="RandomIdentitySampler", num_instances=2)
     model = torchreid_ptl.host.models()["mgn_ptl"](num_classes=4, loss="triplet", pretrained=False)

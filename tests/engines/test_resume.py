@@ -14,6 +14,7 @@ import torch
 
 from torchreid_ptl.config import differences
 from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
+from torchreid_ptl.engines.resume import restore
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -211,3 +212,36 @@ def test_a_torn_checkpoint_by_name_is_an_error(stopped):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         again().run(save_dir=str(folder), max_epoch=3, resume=str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.02}, r"optimizer\.group0\.lr was 0\.01 and is 0\.02"),
+        ({"weight_decay": 0.1}, r"optimizer\.group0\.weight_decay was 0 and is 0\.1"),
+        ({"step_size": 3}, r"scheduler\.step_size was 2 and is 3"),
+        ({"label_smooth": False}, r"objective\.smoothing was 0\.1 and is 0\.0"),
+        ({"precision": "bfloat16"}, "precision was 'float32' and is 'bfloat16'"),
+        ({"batch_size": 8}, "batch_size was 4 and is 8"),
+    ],
+)
+def test_a_run_from_python_goes_on_with_its_own_settings(tiny_manager, small_model, tmp_path, change, message):
+    def engine(lr=0.01, weight_decay=0, step_size=2, label_smooth=True, precision="float32", batch_size=4):
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size)
+        manager = tiny_manager(batch_size_train=batch_size)
+        objective = SoftmaxObjective(label_smooth)
+        return ImagePTLEngine(manager, model, optimizer, objective, scheduler, use_gpu=False, precision=precision)
+
+    first = engine()
+    first.save_dir = tmp_path
+    for epoch in range(3):
+        first.update_lr()
+        first.save_model(epoch, 0.0, str(tmp_path))
+    state = load_checkpoint(tmp_path / "model" / "model.pth.tar-3")
+    assert state["config"]["optimizer"]["class"] == "SGD"
+    assert state["config"]["data"]["height"] == 64
+    assert restore(engine(), tmp_path / "model", "auto") == 3
+    with pytest.raises(CheckpointError, match=message):
+        restore(engine(**change), tmp_path / "model", "auto")

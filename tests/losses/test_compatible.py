@@ -8,7 +8,7 @@ import torch
 
 import torchreid_ptl
 from torchreid_ptl import losses
-from torchreid_ptl.losses import CompatibleLoss
+from torchreid_ptl.losses import CompatibleLoss, compatible
 from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
@@ -143,6 +143,16 @@ def test_old_features_that_are_not_finite_are_counted(built):
     given["old"][4, 3] = float("inf")
     with pytest.raises(ValueError, match="2 of 12 rows of the old features are not finite"):
         loss(**given)
+
+
+def test_a_batch_is_checked_once(built, monkeypatch):
+    loss, given = built
+    looked, check = [], compatible.check_finite
+    monkeypatch.setattr(compatible, "check_finite", lambda *given: looked.append(1) or check(*given))
+    loss(**given)
+    assert len(looked) == 1
+    with pytest.raises(ValueError, match="2 of 12 rows"):  # another one is looked at
+        compatible.check_batch(given["new"], given["old"].index_fill(0, torch.tensor([0, 1]), torch.nan))
 
 
 def test_wrong_shapes(built):

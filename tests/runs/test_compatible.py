@@ -9,6 +9,7 @@ import torch
 import torchreid
 from helpers import configure, main, parse, run
 
+from torchreid_ptl.build import objectives
 from torchreid_ptl.build.training import build_datamanager, build_engine
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
@@ -187,7 +188,10 @@ def test_weights_of_0_are_the_plain_run_of_the_same_command(tmp_path, tiny_root,
 def test_an_old_model_of_another_dimension(tmp_path, tiny_root, monkeypatch, capsys):
     weights = saved(tmp_path / "old.pth", name="shufflenet_v2_x0_5")  # 1024 dimensions
     options = asked(tmp_path, tiny_root, "", "compat.old", "shufflenet_v2_x0_5", "compat.old_weights", weights)
+    built, build_model = [], objectives.build_model
+    monkeypatch.setattr(objectives, "build_model", lambda *given: built.append(1) or build_model(*given))
     matched = engine_of(options)
+    assert len(built) == 1
     assert isinstance(matched.model, Embedded)
     assert matched.model.dim == matched.objective.dim == 1024
     wanted = engine_of([*options, "loss.name", "softmax", "model.embedding", "1024"])

@@ -1,15 +1,20 @@
 """Turns a configuration into what is minimised, and the model that goes with it."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from ..config.loading import ConfigError
+from ..config.loss_settings import loss_arguments
 from ..engines import (
     ClusterObjective,
     CompatibleObjective,
     FeatureObjective,
+    FrozenModel,
     MarginSoftmaxObjective,
     MGNObjective,
     Objective,
@@ -19,11 +24,9 @@ from ..engines import (
     TripletObjective,
     descriptor_dim,
 )
-from ..runtime.seeding import random_state, set_random_state
-from .compatible import build_compatible
-from .distillation import build_distillation
-from .networks import build_model
-from .old_model import OldSource
+from ..runtime.seeding import random_state_kept
+from .networks import build_model, build_network, device_of, read_weights, style_of, trained_network
+from .old_model import BANK, build_old, old_classes
 
 _KINDS: dict[str, type[Objective]] = {
     "softmax": SoftmaxObjective,
@@ -41,18 +44,32 @@ def model_loss(config: CfgNode) -> str:
     return _KINDS[config.loss.name].model_loss
 
 
-def build_objective(config: CfgNode, model: nn.Module, datamanager: Any) -> Objective:
-    """The objective ``loss.name`` stands for, but for ``compatible``, which :func:`model_and_objective` makes.
+def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
+    """The model, and what it minimises.
 
     Args:
         config: the configuration.
-        model: what it will train.
         datamanager: its images.
+
+    Raises:
+        ValueError: what the objective needs is not there; said before long work starts.
     """
-    if config.loss.name == "std":
-        base = _plain_objective(config, config.std.objective, model, datamanager)
-        return build_distillation(config, base, model, datamanager)
-    return _plain_objective(config, config.loss.name, model, datamanager)
+    name, own = config.loss.name, config.loss.name
+    if name in ("std", "compatible"):
+        own = config.std.objective if name == "std" else config.compat.objective
+    num_classes = 1 if own == "cluster" else datamanager.num_train_pids  # clusters need no classifier
+
+    def build(wanted: CfgNode) -> tuple[nn.Module, Objective | None]:
+        model = build_model(wanted, num_classes, model_loss(config))
+        return model, None if own == "none" else _plain_objective(config, own, model, datamanager)
+
+    if name in ("std", "compatible") and config.test.evaluate:  # a test asks for no losses
+        return build(config)[0], FeatureObjective(None)
+    if name == "compatible":
+        return _compatible(config, datamanager, build)
+    model, base = build(config)
+    assert base is not None
+    return model, _distillation(config, datamanager, model, base) if name == "std" else base
 
 
 def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: Any) -> Objective:
@@ -72,36 +89,60 @@ def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: 
     return TripletObjective(triplet.margin, triplet.weight_t, triplet.weight_x, loss.softmax.label_smooth)
 
 
-def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
-    """The model, and what it minimises.
-
-    A new model gets an embedding head when its dimension is not the old model's and ``compat.embedding`` is match.
-
-    Args:
-        config: the configuration.
-        datamanager: its images.
-    """
-    compatible = config.loss.name == "compatible"
-    clustered = (config.compat.objective if compatible else config.loss.name) == "cluster"
-    num_classes = 1 if clustered else datamanager.num_train_pids  # clusters need no classifier
-    born = random_state()
-    model = build_model(config, num_classes, model_loss(config))
-    if not compatible:
-        return model, build_objective(config, model, datamanager)
-    if config.test.evaluate:  # a test asks for no losses
-        return model, FeatureObjective(None)
-    source = OldSource(config, datamanager)
-    dim = descriptor_dim(model, Preprocessing.of(datamanager))
-    if config.compat.embedding == "match" and dim != source.dim:
-        config, dim = _with_head(config, dim, source.dim), source.dim
-        set_random_state(born)  # it begins as one that was asked for with model.embedding
-        model = build_model(config, num_classes, model_loss(config))
-    name = config.compat.objective
-    base = None if name == "none" else _plain_objective(config, name, model, datamanager)
-    return model, build_compatible(config, base, model, datamanager, source, dim)
+def _distillation(config: CfgNode, datamanager: Any, student: nn.Module, base: Objective) -> STDObjective:
+    """``std.teacher`` with ``std.teacher_weights`` teaches; random generators are left as they were."""
+    std, given = config.std, Preprocessing.of(datamanager)
+    weights = read_weights(std.teacher_weights)
+    trained = weights.config.get("data", {})
+    expects = style_of((std.height, std.width), std.norm_mean, std.norm_std, trained, given)
+    keys, size = ("std.teacher", "std.teacher_weights"), (expects.height, expects.width)
+    network = trained_network("teacher", std.teacher, weights, keys, use_gpu=config.use_gpu, size=size)
+    return STDObjective.build(
+        student,
+        FrozenModel(network, expects, given, device_of(config), config.train.channels_last),
+        datamanager,
+        std["lambda"],
+        base,
+        None if std.projection == "none" else std.projection,
+        cache=std.cache,
+        precision=config.train.precision,
+    )
 
 
-def _with_head(config: CfgNode, dim: int, wanted: int) -> CfgNode:
+def _compatible(
+    config: CfgNode, datamanager: Any, build: Callable[[CfgNode], tuple[nn.Module, Objective | None]]
+) -> tuple[nn.Module, CompatibleObjective]:
+    compat = config.compat
+    old = build_old(config, datamanager)
+    classes = old_classes(config, datamanager, old)
+    if compat.embedding == "match":
+        config = _with_head(config, old.dim, Preprocessing.of(datamanager))
+    model, base = build(config)
+    if base is not None and "mixbct" in compat.losses:
+        print(
+            f"mixbct beside compat.objective {compat.objective}: the model learns by both; MixBCT by itself is "
+            "compat.objective none"
+        )
+    return model, CompatibleObjective.build(
+        model,
+        datamanager,
+        old,
+        {name: loss_arguments(compat[name]) for name in compat.losses},
+        weights={name: compat[name].weight for name in compat.losses},
+        base=base,
+        dimensions=compat.embedding if compat.embedding in ("truncate", "pad") else "error",
+        bank=compat.bank or Path(config.data.save_dir) / BANK,
+        keep_bank=bool(compat.bank),
+        old_classes=classes,
+        seed=config.train.seed,
+    )
+
+
+def _with_head(config: CfgNode, wanted: int, style: Preprocessing) -> CfgNode:
+    """The configuration, with an embedding head of the old model's dimension where the model's is another."""
+    dim = config.model.embedding or _plain_dimension(config, style)
+    if dim == wanted:
+        return config
     if config.model.embedding:
         raise ConfigError(
             f"model.embedding is {dim} and old descriptors have {wanted} dimensions. Set model.embedding to 0, which "
@@ -112,3 +153,14 @@ def _with_head(config: CfgNode, dim: int, wanted: int) -> CfgNode:
     config.defrost()
     config.model.embedding = wanted
     return config
+
+
+def _plain_dimension(config: CfgNode, style: Preprocessing) -> int:
+    """Of ``model.name`` without a head: built without memory, or with weights where its layers ask for values."""
+    name, size = config.model.name, (style.height, style.width)
+    with random_state_kept():
+        try:
+            with torch.device("meta"):
+                return descriptor_dim(build_network(name, 1, "triplet", use_gpu=False, size=size), style)
+        except NotImplementedError:
+            return descriptor_dim(build_network(name, 1, "triplet", use_gpu=False, size=size), style)

@@ -7,10 +7,11 @@ from yacs.config import CfgNode
 
 from .. import host
 from ..data.names import check_use
+from ..losses import build_loss
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
 from .loading import ConfigError, get
-from .loss_settings import loss_from
+from .loss_settings import loss_arguments
 from .settings import SETTINGS, Setting
 
 Rule = tuple[bool, str]
@@ -281,6 +282,6 @@ def _validate_losses(config: CfgNode) -> None:
             raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight is a number from 0")
         try:
             with random_state_kept():
-                loss_from(name, compat[name], dim=1, num_classes=1, seed=0)
+                build_loss(name, loss_arguments(compat[name]), dim=1, num_classes=1, seed=0)
         except ValueError as error:
             raise ConfigError(f"compat.{name}: {error}") from error

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from ..losses import CompatibleLoss, build_loss, registered_losses
+from ..losses import CompatibleLoss, registered_losses
 
 SUPPLIED = ("dim", "num_classes", "seed")
 """Arguments that the training supplies."""
@@ -22,21 +22,9 @@ def loss_keys() -> dict[str, Key]:
     return {f"compat.{name}.{key}": value for name, loss in losses.items() for key, value in _keys(loss).items()}
 
 
-def loss_from(name: str, section: Mapping[str, Any], **supplied: Any) -> CompatibleLoss:
-    """A registered loss as its section says.
-
-    Args:
-        name: one in ``compat.losses``.
-        section: ``compat.<name>``.
-        **supplied: values of :data:`SUPPLIED`.
-
-    Raises:
-        ValueError: settings out of their range, in the words of the constructor.
-    """
-    settings = {
-        f"{key}_" if keyword.iskeyword(key) else key: value for key, value in section.items() if key != "weight"
-    }
-    return build_loss(name, settings, **supplied)
+def loss_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a loss's constructor that its section ``compat.<name>`` stands for."""
+    return {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in section.items() if key != "weight"}
 
 
 @functools.cache

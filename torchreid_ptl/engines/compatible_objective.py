@@ -1,21 +1,25 @@
 """What backward-compatible training minimises."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..losses.compatible import CompatibleLoss
+from ..data.old_features import OldFeatures
+from ..losses import CompatibleLoss, build_loss
+from ..runtime.seeding import random_state_kept
 from ..runtime.weights import unwrap
-from .feature_objective import FeatureObjective
+from .feature_objective import FeatureObjective, descriptor_dim
 from .frozen import Preprocessing
-from .objectives import Objective, Terms
-from .old import OldModel
-from .old_gallery import OldBatch, OldGallery, resized
+from .objectives import Objective, SoftmaxObjective, Terms
+from .old import OldModel, build_bank
+from .old_gallery import OldGallery, compared_dim, resized
 from .outputs import Outputs
 
 OF_BATCH = ("image_ids", "camids")
+Losses = str | CompatibleLoss | Sequence[str | CompatibleLoss] | Mapping[str, CompatibleLoss | Mapping[str, Any]]
 
 
 class CompatibleObjective(FeatureObjective):
@@ -51,6 +55,62 @@ class CompatibleObjective(FeatureObjective):
         self.losses, self.old, self.dimensions = nn.ModuleDict(losses), old, dimensions
         self._network: Any = None
 
+    @classmethod
+    def build(
+        cls,
+        model: nn.Module,
+        datamanager: Any,
+        old: nn.Module | OldModel | OldFeatures,
+        losses: Losses,
+        *,
+        weights: Mapping[str, float] | None = None,
+        base: Objective | str | None = "softmax",
+        dimensions: str = "error",
+        bank: str | Path | None = None,
+        keep_bank: bool = True,
+        old_classes: Tensor | None = None,
+        seed: int = 0,
+        channels_last: bool = False,
+    ) -> "CompatibleObjective":
+        """Puts a training together: what can be refused is refused before old features are computed.
+
+        Args:
+            model: the new model, on its device, built with ``loss='triplet'`` so that it gives features.
+            datamanager: ``torchreid.data.ImageDataManager`` or this package's.
+            old: the old model: any of the host or the plugin with its weights, which sees images of the training's
+                size; an :class:`OldModel`, for one with another size or normalisation; or an :class:`OldFeatures`.
+            losses: as for :func:`named_losses`.
+            weights: of the losses by name; those not named have the loss's own ``weight``.
+            base: the new model's own objective, ``'softmax'`` for cross-entropy; None when a loss takes its place.
+            dimensions: where descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
+            bank: a .npy file that keeps the old features, to be used again by other runs; None for none.
+            keep_bank: a bank of something else is an error; False replaces it.
+            old_classes: (C,) row of the old classifier for each training identity, -1 for an unknown one; for losses
+                that use the classifier of an :class:`OldModel`.
+            seed: of losses that draw and are built here.
+            channels_last: layout of the old model's maps.
+
+        Raises:
+            ValueError: a model without features, dimensions that differ, a loss that lacks what it needs, or a bank of
+                something else.
+        """
+        style, device = Preprocessing.of(datamanager), next(model.parameters()).device
+        if isinstance(old, nn.Module):
+            old = OldModel(old, style, device, channels_last=channels_last)
+        if isinstance(base, str):
+            base = _named_base(base)
+        common = compared_dim(descriptor_dim(model, style), old.dim, dimensions)
+        named = named_losses(losses, dim=common, num_classes=datamanager.num_train_pids, seed=seed)
+        agreed_weights(named, weights, base)
+        require_classifier(named, model, common)
+        features = old if isinstance(old, OldFeatures) else build_bank(old, datamanager, bank, keep_bank)
+        classifier = getattr(old, "classifier", None) if old_classes is not None else None
+        gallery = OldGallery(features, datamanager, classifier, old_classes, device)
+        old_model = old if isinstance(old, OldModel) else None
+        objective = cls(named, gallery, weights, base, dimensions, old_model).to(device)
+        objective.prepare(model, style)
+        return objective
+
     def prepare(self, network: nn.Module, style: Preprocessing) -> None:
         """Checks the new model against the old side, and shows the old side to the losses.
 
@@ -76,7 +136,7 @@ class CompatibleObjective(FeatureObjective):
         if changed or (self.base is not None and self.base.relabels):  # labels anew, even where they are the same
             self._show()
 
-    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> OldBatch:
+    def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
         """The old side of a batch: looked up, not computed."""
         return self.old.batch(batch)
 
@@ -93,7 +153,7 @@ class CompatibleObjective(FeatureObjective):
                 terms[f"loss_{name}"] = self.weights[name] * self._term(loss, new, pids, reference)
         return terms
 
-    def _term(self, loss: Any, new: Tensor, pids: Tensor, batch: OldBatch) -> Tensor:
+    def _term(self, loss: Any, new: Tensor, pids: Tensor, batch: Any) -> Tensor:
         known = batch.image_ids >= 0
         kept = torch.ones_like(known) if loss.whole_batch else known
         if not kept.any():
@@ -126,28 +186,46 @@ class CompatibleObjective(FeatureObjective):
 
 _REMEDIES = {
     "classifier": "the new model's classifier must be one linear layer on its descriptor, of the dimension of the "
-    "comparison; choose a plain backbone, or an embedding head (model.embedding)",
+    "comparison; choose a plain backbone, or give it an embedding head",
     "old_classifier": "the weights of the old model's classifier are not known; use class means instead "
-    "(compat.bct.prototypes means)",
+    "(prototypes 'means')",
     "old_classes": "which row of the old classifier stands for which training identity is not known; use class means "
-    "instead (compat.bct.prototypes means)",
+    "instead (prototypes 'means')",
 }
 
 
-def named_losses(losses: CompatibleLoss | Mapping[str, CompatibleLoss]) -> dict[str, CompatibleLoss]:
-    """Losses by the names of their terms: one loss has the name that it is registered by.
+def named_losses(losses: Losses, **supplied: Any) -> dict[str, CompatibleLoss]:
+    """Losses by the names of their terms.
+
+    Args:
+        losses: a loss, the name of a registered one, several of both, or a mapping: a name of a term to its loss, or a
+            registered name to arguments of its constructor.
+        **supplied: arguments for those that are built here; see :func:`~torchreid_ptl.losses.build_loss`.
 
     Raises:
-        ValueError: it is not registered.
+        ValueError: a loss that is not registered, one that stands there twice, or settings out of their range.
     """
-    if not isinstance(losses, CompatibleLoss):
-        return dict(losses)
-    if not losses.name:
+    if isinstance(losses, (str, CompatibleLoss)):
+        losses = [losses]
+    if not isinstance(losses, Mapping):
+        names = [item if isinstance(item, str) else _name_of(item) for item in losses]
+        if len(set(names)) < len(names):
+            raise ValueError(f"losses are {', '.join(names)}; each stands there once, or has a name: {{'name': loss}}")
+        losses = {name: {} if isinstance(loss, str) else loss for name, loss in zip(names, losses, strict=True)}
+    with random_state_kept():  # a criterion draws its weights; the rest goes as it would without
+        return {
+            name: loss if isinstance(loss, CompatibleLoss) else build_loss(name, loss, **supplied)
+            for name, loss in losses.items()
+        }
+
+
+def _name_of(loss: CompatibleLoss) -> str:
+    if not loss.name:
         raise ValueError(
-            f"{type(losses).__name__} has no name. Register it with torchreid_ptl.register_loss, or give the loss by a "
+            f"{type(loss).__name__} has no name. Register it with torchreid_ptl.register_loss, or give the loss by a "
             "name of its term: losses={'name': loss}"
         )
-    return {losses.name: losses}
+    return loss.name
 
 
 def agreed_weights(
@@ -173,6 +251,12 @@ def agreed_weights(
     if base is None and not any(agreed.values()):
         raise ValueError(f"Nothing is left to learn: no objective of the new model's own, and weights {agreed}")
     return agreed
+
+
+def _named_base(name: str) -> Objective:
+    if name != "softmax":
+        raise ValueError(f"base is {name!r}; it is 'softmax', an objective of torchreid_ptl.engines, or None")
+    return SoftmaxObjective()
 
 
 def require_classifier(losses: Mapping[str, CompatibleLoss], network: nn.Module, dim: int) -> None:

@@ -21,6 +21,7 @@ from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
 from .comparison import compare_engine
+from .description import describe
 from .finite import gradient_norm, require_finite, weights_sum
 from .fit import require_fit
 from .inference import extract, long_progress
@@ -52,7 +53,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         precision: ``'float32'`` or ``'bfloat16'``.
         channels_last: keep maps in memory with their channels last; faster on a CPU, and on a GPU in half precision.
         keep_last: number of checkpoints of single epochs to keep, at least 1.
-        config: plain settings to store in the checkpoint.
+        config: plain settings to store in the checkpoint; a description of the arguments if None.
         differences: compares the settings of a checkpoint with the present ones, and tells in words what forbids to
             go on with it; every difference does by default.
 
@@ -99,7 +100,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         self.keep_last = keep_last
-        self.config = dict(config or {})
+        self.config = describe(self) if config is None else dict(config)
         self.differences = differences
         self.step_scheduler_per_batch = step_scheduler_per_batch
         self.results: dict[str, RankingResult] = {}

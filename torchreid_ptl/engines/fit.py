@@ -11,9 +11,15 @@ def require_fit(model: nn.Module, optimizer: torch.optim.Optimizer, objective: O
     """Makes sure a model gives what an objective sees, and that all of the objective's parameters will learn.
 
     Raises:
+        TypeError: the objective is none.
         ValueError: the model was built for another kind of loss, or the optimiser lacks parameters.
     """
     kind = type(objective).__name__
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"objective is a {kind}; an Objective is wanted, which names its terms: "
+            "torchreid_ptl.engines.SoftmaxObjective() for cross-entropy"
+        )
     built_for = getattr(unwrap(model), "loss", objective.model_loss)
     if built_for != objective.model_loss:
         raise ValueError(

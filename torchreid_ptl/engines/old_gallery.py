@@ -14,8 +14,8 @@ from ..data.old_features import OldFeatures, names_of
 from ..evaluation.dimensions import DIMENSIONS, common_dimension
 
 
-class OldBatch(NamedTuple):
-    """The old side of a batch.
+class _OldBatch(NamedTuple):
+    """What the gallery knows of a batch.
 
     Attributes:
         features: (B, D); zeros for an image without an old feature.
@@ -126,12 +126,12 @@ class OldGallery:
         self._forget("gallery", "class_means")
         return common
 
-    def batch(self, data: Mapping[str, Any]) -> OldBatch:
+    def batch(self, data: Mapping[str, Any]) -> _OldBatch:
         """The old side of a loader's batch."""
         names = names_of(data["impath"], self._root)
         ids = torch.tensor([self._row.get(name, -1) for name in names], device=self.device)
         features = self.gallery[ids.clamp(min=0)].masked_fill(ids[:, None] < 0, 0.0)
-        return OldBatch(features, ids, data["camid"].to(self.device))
+        return _OldBatch(features, ids, data["camid"].to(self.device))
 
     @functools.cached_property
     def gallery(self) -> Tensor:

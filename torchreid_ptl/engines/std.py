@@ -49,6 +49,56 @@ class STDObjective(FeatureObjective):
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
         self.projection = projection
 
+    @classmethod
+    def build(
+        cls,
+        student: nn.Module,
+        teacher: nn.Module | FrozenModel,
+        datamanager: Any,
+        lambda_: float = 0.8,
+        base: Objective | None = None,
+        projection: nn.Module | str | None = None,
+        *,
+        cache: bool = False,
+        precision: str = "float32",
+        channels_last: bool = False,
+    ) -> "STDObjective":
+        """Puts a distillation together.
+
+        Args:
+            student: on its device, built with ``loss='triplet'`` so that it gives features.
+            teacher: any model of the host or the plugin, with its weights; or a :class:`FrozenModel`, for one that
+                wants images of another size or normalisation. It is put into evaluation mode for ever.
+            datamanager: of the student's images.
+            lambda_: weight of the distillation, from 0 to 1.
+            base: the student's own objective; :class:`SoftmaxObjective` if None.
+            projection: see :class:`STDObjective`; ``'linear'`` makes one.
+            cache: compute the teacher's features of all training images once; only without augmentation.
+            precision: of the teacher's forward pass for the cache, as in training.
+            channels_last: layout of the teacher's maps.
+
+        Raises:
+            ValueError: ``lambda_`` outside [0, 1], a student without features, dimensions that differ, a teacher that
+                receives other images, an unknown ``projection``, or ``cache`` with augmentation.
+        """
+        style, device = Preprocessing.of(datamanager), next(student.parameters()).device
+        if isinstance(teacher, nn.Module):
+            teacher = FrozenModel(teacher, style, style, device, channels_last)
+        elif teacher.receives != style:
+            raise ValueError(
+                f"The teacher receives images as {teacher.receives}, and the student's come as {style}. Make it with "
+                "FrozenModel(network, expects, Preprocessing.of(datamanager))"
+            )
+        if isinstance(projection, str):
+            if projection != "linear":
+                raise ValueError(f"projection is {projection!r}; it is 'linear', a module or None")
+            projection = projection_of(student, teacher, style)
+        objective = cls(teacher, lambda_, base, projection)
+        objective.prepare(student, style)
+        if cache and lambda_ > 0:
+            objective.table = tabulate(teacher, datamanager, "teacher", precision)
+        return objective
+
     def prepare(self, student: nn.Module, style: Preprocessing) -> None:
         """Checks the student against the teacher, before a step is made.
 
@@ -99,20 +149,18 @@ class ImageSTDEngine(ImagePTLEngine):
         datamanager: ``torchreid.data.ImageDataManager`` or this package's.
         model: the student, built with ``loss='triplet'`` so that it gives features.
         optimizer: over the student's parameters, and the projection's if there is one.
-        teacher: any model of the host or the plugin, with its weights; or a :class:`FrozenModel`, for one that wants
-            images of another size or normalisation. It is put into evaluation mode for ever.
+        teacher: the fine-tuned PTL model; this and the keywords as for :meth:`STDObjective.build`.
         lambda_: weight of the distillation, from 0 to 1; 0.8 in the paper.
         scheduler: learning-rate scheduler; None for a constant rate.
         use_gpu: use a GPU when there is one.
-        base: the student's own objective; cross-entropy, smoothed as ``label_smooth`` says, if None.
+        base: the student's own objective; cross-entropy if None.
         label_smooth: whether to smooth the labels by 0.1, as the host does; the paper names no smoothing.
         projection: see :class:`STDObjective`.
         cache: compute the teacher's features of all training images once; only without augmentation.
         **options: further arguments of :class:`ImagePTLEngine`.
 
     Raises:
-        ValueError: ``lambda_`` outside [0, 1], a student without features, dimensions that differ, or ``cache`` with
-            augmentation.
+        ValueError: as :meth:`STDObjective.build`.
 
     Example::
 
@@ -140,20 +188,18 @@ class ImageSTDEngine(ImagePTLEngine):
         cache: bool = False,
         **options: Any,
     ) -> None:
-        style = Preprocessing.of(datamanager)
-        if isinstance(teacher, nn.Module):
-            device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
-            teacher = FrozenModel(teacher, style, style, device, options.get("channels_last", False))
-        elif teacher.receives != style:
-            raise ValueError(
-                f"The teacher receives images as {teacher.receives}, and the student's come as {style}. Make it with "
-                "FrozenModel(network, expects, Preprocessing.of(datamanager))"
-            )
-        objective = STDObjective(teacher, lambda_, base or SoftmaxObjective(label_smooth), projection)
-        objective.prepare(model, style)
+        objective = STDObjective.build(
+            model,
+            teacher,
+            datamanager,
+            lambda_,
+            base or SoftmaxObjective(label_smooth),
+            projection,
+            cache=cache,
+            precision=options.get("precision", "float32"),
+            channels_last=options.get("channels_last", False),
+        )
         super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
-        if cache and lambda_ > 0:
-            objective.table = tabulate(teacher, datamanager, "teacher", self.precision)
 
 
 def projection_of(student: nn.Module, teacher: FrozenModel, style: Preprocessing) -> nn.Linear:
