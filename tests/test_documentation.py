@@ -11,8 +11,8 @@ from helpers import configure, configure_chain, parse
 
 import torchreid_ptl
 from torchreid_ptl.backbones import splittable
-from torchreid_ptl.cli.compatibility import parse as parse_compatibility
-from torchreid_ptl.cli.evaluate import parse as parse_evaluation
+from torchreid_ptl.cli.compatibility import read as read_compatibility
+from torchreid_ptl.cli.evaluate import read as read_evaluation
 from torchreid_ptl.config.loading import load_config
 from torchreid_ptl.config.settings import SETTINGS, as_markdown
 from torchreid_ptl.config.shipped import configurations
@@ -52,7 +52,7 @@ def test_the_commands_that_evaluate_are_understood():
     commands = [line.partition("tools/evaluate.py")[2] for line in lines if "tools/evaluate.py" in line]
     assert len(commands) == 4
     for command in commands:
-        parsed = parse_evaluation(shlex.split(command))
+        parsed = read_evaluation(shlex.split(command))
         load_config(None, parsed.opts)
         assert bool(parsed.model) != bool(parsed.query)
 
@@ -98,7 +98,7 @@ def test_the_commands_that_compare_versions_are_understood():
     commands = [line.partition("tools/compatibility.py")[2] for line in lines if "tools/compatibility.py" in line]
     assert len(commands) == 4
     for command in commands:
-        parsed = parse_compatibility(shlex.split(command))
+        parsed = read_compatibility(shlex.split(command))
         load_config(None, parsed.opts)
         assert bool(parsed.version) != bool(parsed.features)
         assert len(parsed.version or parsed.features) == 2
@@ -204,7 +204,7 @@ def test_every_public_module_and_function_has_a_docstring():
             assert name == "__version__" or value.__doc__, name
 
 
-WITHOUT_EXAMPLE = ("__init__", "compatible")
+WITHOUT_EXAMPLE = ("__init__", "compatible", "registry")
 LOSS_FILES = [
     f"losses.{path.stem}"
     for path in sorted((ROOT / "torchreid_ptl" / "losses").glob("*.py"))
@@ -214,7 +214,7 @@ MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
 MORE_FILES = ["config.loading", "config.settings", "config.shipped"]
-MORE_FILES += ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
+MORE_FILES += ["runs.spread", "runtime.tables", "config.request", "report.visual.ranklist"]
 
 
 @pytest.mark.parametrize("module", ["cells", *MORE_FILES, *MATHEMATICS])

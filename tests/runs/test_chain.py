@@ -305,7 +305,7 @@ def test_a_stage_of_another_chain_is_not_taken_for_done(copy, capsys):
     other["config"]["train"]["lr"] = 0.125
     save_checkpoint(other, folder / f"1-{TINY}" / "model" / "model.pth.tar-1")
     assert main(command("--resume")) == 1
-    assert "belongs to a run with other settings: train.lr was 0.125 and is 0.0003" in capsys.readouterr().err
+    assert "holds a run with other settings: train.lr was 0.125 and is 0.0003" in capsys.readouterr().err
 
 
 def test_weights_that_would_be_moved_aside_are_refused(copy, capsys):
