@@ -208,11 +208,11 @@ LOSS_FILES = [
 MATHEMATICS = [*LOSS_FILES, *EVALUATION]
 
 
-COMMANDS = ["config.loading", "config.settings", "config.shipped"]
-COMMANDS += ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
+MORE_FILES = ["config.loading", "config.settings", "config.shipped"]
+MORE_FILES += ["runs.spread", "report.compatibility_files", "report.visual.ranklist"]
 
 
-@pytest.mark.parametrize("module", ["cells", *COMMANDS, *MATHEMATICS])
+@pytest.mark.parametrize("module", ["cells", *MORE_FILES, *MATHEMATICS])
 def test_examples_in_docstrings(module):
     import doctest
     import importlib

@@ -181,7 +181,7 @@ def test_options_of_every_type():
         ([*STD, "std.objective", "triplet"], "std.objective triplet compares .*RandomIdentitySampler"),
         ([*STD, "std.lambda", "1", "train.fixbase_epoch", "1"], "which std.lambda 1 leaves out"),
         (["std.norm_std", "[1, 0, 1]"], r"std.norm_std is \[1, 0, 1\]; deviations are above 0"),
-        (["train.gamma", "-0.1"], "train.gamma is -0.1; allowed: above 0"),
+        (["train.gamma", "-0.1"], "train.gamma is -0.1; allowed: from 0"),
         (["train.base_lr_mult", "-1"], "train.base_lr_mult is -1.0; allowed: from 0"),
         (["train.lr", "1e999"], "train.lr is inf; allowed: above 0 to 1000"),
         (["train.weight_decay", "1e999"], "train.weight_decay is inf"),

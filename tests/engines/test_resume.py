@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torchreid_ptl.config import differences
 from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -107,8 +108,8 @@ def stopped(tiny_manager, small_model, tmp_path):
     config = {"model": {"name": "osnet_x0_25_ptl"}, "train": {"optim": "adam", "max_epoch": 3}}
     engine_of(tiny_manager(), small_model(), config=config).run(save_dir=str(tmp_path), max_epoch=2)
 
-    def again(network=None, **changes):
-        return engine_of(tiny_manager(), network or small_model(), config={**config, **changes})
+    def again(network=None, options=None, **changes):
+        return engine_of(tiny_manager(), network or small_model(), config={**config, **changes}, **(options or {}))
 
     return tmp_path, again
 
@@ -172,13 +173,22 @@ def test_a_run_with_a_stepped_schedule_can_be_made_longer(stopped):
     }
     again(**config).run(save_dir=str(folder), max_epoch=3)
     longer = {**config, "train": {**config["train"], "max_epoch": 4}}
-    again(**longer).run(save_dir=str(folder), max_epoch=4, resume="auto")
+    with pytest.raises(CheckpointError, match="train.max_epoch was 3 and is 4"):
+        again(**longer).run(save_dir=str(folder), max_epoch=4, resume="auto")
+    again(options={"differences": differences}, **longer).run(save_dir=str(folder), max_epoch=4, resume="auto")
     assert (folder / "model" / "model.pth.tar-4").is_file()
 
 
 def test_settings_that_training_does_not_see_may_change(stopped):
     folder, again = stopped
-    again(data={"save_dir": "elsewhere", "workers": 7}).run(save_dir=str(folder), max_epoch=3, resume="auto")
+    config = {"data": {"save_dir": "here", "workers": 1}, "train": {"optim": "adam", "max_epoch": 3}}
+    again(**config).run(save_dir=str(folder), max_epoch=2)
+    other = {**config, "data": {"save_dir": "elsewhere", "workers": 7}}
+    with pytest.raises(
+        CheckpointError, match="data.save_dir was 'here' and is 'elsewhere'; data.workers was 1 and is 7"
+    ):
+        again(**other).run(save_dir=str(folder), max_epoch=3, resume="auto")
+    again(options={"differences": differences}, **other).run(save_dir=str(folder), max_epoch=3, resume="auto")
     assert (folder / "model" / "model.pth.tar-3").is_file()
 
 

@@ -155,7 +155,8 @@ def test_a_sweep_is_its_single_runs(asked, tmp_path, tiny_root, capsys):
 
 
 def test_a_failing_run_is_told_and_the_others_go_on(asked, tmp_path, capsys):
-    arguments = asked("--values", "train.lr", "1e30", "0.001", keys=["train.max_epoch", "1", "test.eval_freq", "-1"])
+    values = ["data.norm_std", "[1e-39,1e-39,1e-39]", "[0.2,0.2,0.2]"]
+    arguments = asked("--values", *values, keys=["train.max_epoch", "1", "test.eval_freq", "-1"])
     assert main(arguments) == 1
     assert "1 run(s) of the sweep failed" in capsys.readouterr().err
     bad, good = table(tmp_path / "log")
@@ -245,7 +246,11 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lrr", "1", "2"], [], "Unknown key 'train.lrr' .* did you mean 'train.lr'"),
         (["--values", "train.lr", "1"], ["train.max_epochs", "2"], "Unknown key 'train.max_epochs'"),
         (["--values", "train.lr", "0.1", "much"], [], "train.lr in the command line is 'much'.*expected a number"),
-        (["--values", "train.lr", "0.1", "-1"], [], "^ConfigError: train.lr=-1, seed 1: train.lr is -1.0; a learning"),
+        (
+            ["--values", "train.lr", "0.1", "-1"],
+            [],
+            "^ConfigError: train.lr=-1, seed 1: train.lr is -1.0; allowed: above 0",
+        ),
         (["--values", "loss.name", "softmax", "sofmax"], [], "loss.name=sofmax, seed 1: .* did you mean 'softmax'"),
         (["--values", "train.lr", "0.5", "0.50"], [], "--values train.lr has '0.5' twice"),
         (["--values", "train.lr", "1", "--values", "train.lr", "2"], [], "--values has 'train.lr' twice"),

@@ -7,6 +7,7 @@ import torchreid
 from torch import nn
 from yacs.config import CfgNode
 
+from ..config import differences
 from ..config.loading import ConfigError, to_dict
 from ..data.manager import ImageDataManager
 from ..engines import ImagePTLEngine
@@ -125,6 +126,7 @@ def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
         channels_last=config.train.channels_last,
         keep_last=config.model.keep_last,
         config=to_dict(config),
+        differences=differences,
     )
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from ..config import differences
 from ..config.loading import ConfigError, get, load_config
-from ..config.settings import SETTINGS
 from ..data.preflight import check_folders
-from ..engines.resume import LONGER
 from .arguments import configure
 
 RESERVED = {
@@ -42,8 +41,6 @@ SAME_SCORES = (
     "use_gpu",
 )
 """Settings, or beginnings of their names, that a finished run need not share: its scores would be the same."""
-TESTED_AGAIN = ("cuhk03.use_metric_cuhk03", "eval.", "test.")
-"""Likewise, settings that a run can be continued with, to be tested again."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +110,7 @@ def _check_same_training(run_: Run) -> None:
     path, now = run_.folder / "config.yaml", run_.config
     if not path.is_file():
         return
-    then = load_config(path)
-    changed = [
-        f"{key} was {get(then, key)!r} and is {get(now, key)!r}"
-        for key in SETTINGS
-        if get(then, key) != get(now, key) and not key.startswith((*SAME_SCORES, *TESTED_AGAIN))
-    ]
-    if then.train.lr_scheduler in LONGER and now.train.max_epoch > then.train.max_epoch:
-        changed = [line for line in changed if not line.startswith("train.max_epoch ")]
+    changed = differences(load_config(path), now)
     if changed:
         raise ConfigError(
             f"--resume: {run_.folder} holds a run with other settings: {'; '.join(changed)}. Resume with the settings "

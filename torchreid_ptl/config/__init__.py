@@ -1,1 +1,5 @@
-"""Settings, loading and inheritance, checks."""
+"""Settings, loading and inheritance, checks, and what differs between configurations."""
+
+from .changes import differences
+
+__all__ = ["differences"]

@@ -154,7 +154,7 @@ SETTINGS: dict[str, Setting] = {
     "train.base_lr_mult": Setting(0.1, "factor of the lower learning rate", least=0, most=1000),
     "train.lr_scheduler": Setting("single_step", "one of torchreid's, or one_cycle (a step per batch)"),
     "train.stepsize": Setting([20], "epochs after which a step comes", least=1, most=1000000),
-    "train.gamma": Setting(0.1, "factor of a step", least=Open(0), most=10),
+    "train.gamma": Setting(0.1, "factor of a step", least=0, most=10),
     "train.print_freq": Setting(
         20, "batches between two lines of progress without a terminal", least=1, most=1000000, affects=NOTHING
     ),

@@ -24,7 +24,7 @@ from .inference import Descriptors, EvaluationOptions, extract, rank
 from .modes import evaluating
 from .objectives import Objective
 from .outputs import Outputs
-from .resume import keep, restore
+from .resume import Differences, every_difference, keep, restore
 
 CHECKPOINTS = "model"
 """The folder of the checkpoints below ``save_dir``, as in the host."""
@@ -50,6 +50,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         channels_last: keep maps in memory with their channels last; faster on a CPU, and on a GPU in half precision.
         keep_last: number of checkpoints of single epochs to keep, at least 1.
         config: plain settings to store in the checkpoint.
+        differences: compares the settings of a checkpoint with the present ones, and tells in words what forbids to
+            go on with it; every difference does by default.
 
     Attributes:
         last_checkpoint: the file written last, or continued from.
@@ -77,6 +79,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         channels_last: bool = False,
         keep_last: int = 2,
         config: Mapping[str, Any] | None = None,
+        differences: Differences = every_difference,
     ) -> None:
         super().__init__(datamanager, use_gpu)
         self.writer: Any = None
@@ -94,6 +97,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         model.to(memory_format=self.memory_format)
         self.keep_last = keep_last
         self.config = dict(config or {})
+        self.differences = differences
         self.step_scheduler_per_batch = step_scheduler_per_batch
         self.results: dict[str, RankingResult] = {}
         self.descriptors: dict[str, tuple[Descriptors, Descriptors]] = {}

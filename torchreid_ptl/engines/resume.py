@@ -1,6 +1,6 @@
 """What a checkpoint of a run holds, and continuing from one as if the run had never stopped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +20,8 @@ from ..runtime.weights import unwrap
 if TYPE_CHECKING:
     from .engine import ImagePTLEngine
 
-FREE = (
-    "compat.bank",
-    "compat.features",  # the fingerprint tells whether they are the same
-    "compat.independent",
-    "compat.old_weights",
-    "cuhk03.use_metric_cuhk03",
-    "data.save_dir",
-    "data.root",
-    "data.workers",
-    "data.on_bad_image",
-    "model.keep_last",
-    "model.load_classifier",
-    "model.load_weights",
-    "model.pretrained",
-    "model.resume",
-    "std.cache",
-    "std.teacher_weights",  # the fingerprint tells whether it is the same teacher
-    "test.",
-    "eval.",
-    "train.print_freq",
-    "use_gpu",
-)
-"""Settings, or beginnings of their names, that a continued run need not share with the one it continues."""
-LONGER = ("single_step", "multi_step")
-"""Schedules that do not depend on the number of epochs: a run can be made longer."""
+Differences = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
+"""Takes the configuration in a checkpoint and the present one; tells what differs and must not, in words."""
 
 
 def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, Any]:
@@ -130,26 +107,19 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
     return int(state["epoch"])
 
 
-def different_settings(before: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
-    """In words, the settings in which a run that goes on must not differ and does.
+def every_difference(before: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
+    """All settings in which two configurations differ; one that only one side knows is no difference.
 
-    Args:
-        before: the configuration in a checkpoint; settings it does not know are no difference.
-        today: the present configuration.
+    Example:
+        >>> every_difference({"train": {"lr": 0.1, "seed": 1}}, {"train": {"lr": 0.2}})
+        ['train.lr was 0.1 and is 0.2']
     """
     then, now = _flat(before), _flat(today)
-    other = [
-        f"{key} was {then[key]!r} and is {now[key]!r}"
-        for key in then.keys() & now.keys()
-        if then[key] != now[key] and not key.startswith(FREE)
-    ]
-    if then.get("train.lr_scheduler") in LONGER:
-        other = [line for line in other if not line.startswith("train.max_epoch ")]
-    return other
+    return [f"{key} was {then[key]!r} and is {now[key]!r}" for key in then if key in now and then[key] != now[key]]
 
 
 def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any]) -> None:
-    other = different_settings(state.get("config", {}), engine.config)
+    other = engine.differences(state.get("config", {}), engine.config)
     if other:
         raise CheckpointError(
             f"{path} belongs to a run with other settings: {'; '.join(sorted(other))}. Continue with the settings it "

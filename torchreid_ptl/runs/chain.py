@@ -11,11 +11,11 @@ import yaml
 from yacs.config import CfgNode
 
 from ..build.networks import agreed_embedding, read_weights
+from ..config import differences
 from ..config.checks import validate
-from ..config.loading import ConfigError, get, to_dict
+from ..config.loading import ConfigError, get
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
-from ..engines.resume import different_settings
 from ..report.files import LEFT_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.checkpoint import newest_checkpoint
 from ..runtime.files import archive, replace_file
@@ -90,7 +90,7 @@ def run_stages(chain: Chain, run: Run) -> None:
     """
     for index, stage in enumerate(chain.stages):
         place = chain.place(index)
-        if chain.resume and is_done(place, stage.config):
+        if chain.resume and is_done(place, settings_of(chain, index)):
             print(f"Stage {stage.number} of {len(chain.stages)}, {stage.name}: done")
             continue
         _archive_dependents(chain, index)
@@ -164,7 +164,7 @@ def is_done(folder: Path, config: CfgNode) -> bool:
     found = newest_checkpoint(folder / CHECKPOINTS)
     if found is None or int(found[1].get("epoch", 0)) < config.train.max_epoch:
         return False
-    return not different_settings(found[1].get("config", {}), to_dict(config))  # else going on with it says so
+    return not differences(found[1].get("config", {}), config)  # else going on with it says so
 
 
 def _check_embeddings(chain: Chain) -> None:

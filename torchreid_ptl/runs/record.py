@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.loading import ConfigError, flatten, to_dict
+from ..config.settings import SETTINGS, WEIGHTS
 from ..engines import CHECKPOINTS
-from ..engines.resume import FREE
 from ..report.files import LEFT_BY_TRAINING, RECORD, run_outputs
 from ..runtime.files import replace_file
 from .chain_plan import Chain
@@ -16,9 +16,6 @@ from .chain_plan import Chain
 SUMMARY = ("chain.md", "chain.csv")
 SEEN = (
     "cuhk03.use_metric_cuhk03",
-    "model.load_weights",
-    "model.load_classifier",
-    "model.pretrained",
     "test.dist_metric",
     "test.normalize_feature",
     "test.rerank",
@@ -39,11 +36,17 @@ def record_of(chain: Chain) -> dict[str, Any]:
                 "name": stage.name,
                 "folder": stage.folder,
                 "begins_from": "the configuration" if start.stage is None else chain.stages[start.stage].folder,
-                "settings": {k: v for k, v in flatten(to_dict(stage.config)) if k in SEEN or not k.startswith(FREE)},
+                "settings": {
+                    k: v for k, v in flatten(to_dict(stage.config)) if k in SEEN or SETTINGS[k].affects == WEIGHTS
+                },
             }
             for stage, start in zip(chain.stages, chain.starts, strict=True)
         ]
     }
+
+
+def _matters(key: str) -> bool:
+    return key in SEEN or SETTINGS[key].affects == WEIGHTS
 
 
 def write_record(chain: Chain) -> None:
