@@ -18,6 +18,7 @@ from ..config.loading import (
     read_options,
 )
 from ..config.settings import SETTINGS
+from ..config.words import in_keys
 from ..data.features import SUFFIXES
 from ..data.reading import BadImageError
 from ..engines import NonFiniteLossError
@@ -126,6 +127,6 @@ def answered(work: Callable[[], object]) -> int:
     try:
         work()
     except EXPECTED as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {in_keys(error)}", file=sys.stderr)
         return 1
     return 0

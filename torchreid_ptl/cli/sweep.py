@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..config.loading import flatten, get
 from ..config.settings import SETTINGS
+from ..config.words import in_keys
 from ..report.files import run_outputs
 from ..runs.spread import Entry, Outcome, as_csv, as_markdown
 from ..runs.train import run
@@ -117,7 +118,7 @@ def _outcome(run_: Run, resume: bool) -> Outcome:
         run(run_.config)
         return Outcome(seed, _scores(folder))
     except Exception as error:  # whatever happens to one run, the others may do well; its log holds the traceback
-        told = f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {in_keys(error)}"
         print(f"Failed: {told}", file=sys.stderr)
         return Outcome(seed, error=told)
 

@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from ..build.networks import agreed_embedding, read_weights
 from ..config.checks import validate
 from ..config.loading import ConfigError, get, to_dict
+from ..config.words import in_keys
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS
 from ..engines.resume import different_settings
@@ -211,6 +212,6 @@ def _naming_stage(chain: Chain, index: int) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
     except ValueError as error:
-        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
