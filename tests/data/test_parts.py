@@ -428,8 +428,10 @@ def test_nobody_who_is_held_out_is_trained_on(source, tmp_path):
         f"trains on people in them, with {inside}: the scores would not be those of people never seen. Train on "
         "holdout20:grid or on another data set, or test on grid"
     )
+    in_python = message.replace("data.", "")
+    with pytest.raises(ValueError, match=re.escape(in_python)):
+        manager(tmp_path, ["ilids", source], ["viper", "holdout20:grid"])
     for use in (
-        lambda: manager(tmp_path, ["ilids", source], ["viper", "holdout20:grid"]),
         lambda: configure(parse(["-s", "ilids", source, "-t", "viper", "holdout20:grid"])),
         lambda: configure_chain(parse(["-t", "holdout20:grid", "chain", f"['holdout20:grid', '{source}']"])),
     ):
