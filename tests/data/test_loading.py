@@ -173,7 +173,7 @@ def test_labels_are_contiguous_over_several_sources(tiny_root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size_train": 17}, "train.batch_size is 17 and the training set has 16 images"),
+        ({"batch_size_train": 17}, "batch_size_train is 17 and the training set has 16 images"),
         ({"batch_size_train": 6, "num_instances": 4, "train_sampler": "RandomIdentitySampler"}, "Choose 8, 12"),
         (
             {"batch_size_train": 4, "num_instances": 4, "train_sampler": "RandomIdentitySampler"},
@@ -185,7 +185,7 @@ def test_labels_are_contiguous_over_several_sources(tiny_root):
         ),
         (
             {"batch_size_train": 4, "num_cams": 3, "train_sampler": "RandomDomainSampler"},
-            "must divide by sampler.num_cams",
+            "must divide by num_cams",
         ),
         ({"k_tfm": 2}, "k_tfm 1"),
     ],

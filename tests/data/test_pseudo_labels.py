@@ -109,9 +109,9 @@ def test_too_few_samples():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([-1] * 7, "7 images give 0 clusters and 7 outliers; at least 2 .*Raise loss.cluster.eps or lower .*min_sam"),
-        ([0, 0] + [-1] * 5, "7 images give 1 cluster and 5 outliers.*Raise loss.cluster.eps"),
-        ([0] * 6 + [-1], "7 images give 1 cluster and 1 outliers.*Lower loss.cluster.eps or raise .*min_samples"),
+        ([-1] * 7, "7 images give 0 clusters and 7 outliers; at least 2 .*Raise eps or lower .*min_sam"),
+        ([0, 0] + [-1] * 5, "7 images give 1 cluster and 5 outliers.*Raise eps"),
+        ([0] * 6 + [-1], "7 images give 1 cluster and 1 outliers.*Lower eps or raise .*min_samples"),
     ],
 )
 def test_nothing_to_tell_apart(labels, message):

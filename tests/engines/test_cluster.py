@@ -194,8 +194,8 @@ def test_images_that_cannot_be_read_are_left_out(tiny_manager, small_model, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_samples": 17}, "16 images give 0 clusters and 16 outliers.*Raise loss.cluster.eps"),
-        ({"k1": 30, "k2": 16, "eps": 0.99}, "16 images give 1 cluster and 0 outliers.*Lower loss.cluster.eps"),
+        ({"min_samples": 17}, "16 images give 0 clusters and 16 outliers.*Raise eps"),
+        ({"k1": 30, "k2": 16, "eps": 0.99}, "16 images give 1 cluster and 0 outliers.*Lower eps"),
     ],
 )
 def test_nothing_to_tell_apart_stops_the_run(tiny_manager, small_model, tmp_path, options, message):

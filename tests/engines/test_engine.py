@@ -180,7 +180,7 @@ def test_bfloat16(tiny_manager, small_model, tmp_path):
 
 
 def test_unknown_precision(tiny_manager, small_model):
-    with pytest.raises(ValueError, match="train.precision is 'int4'; allowed: float32, bfloat16"):
+    with pytest.raises(ValueError, match="^precision is 'int4'; allowed: float32, bfloat16"):
         engine_of(tiny_manager(), small_model(), precision="int4")
 
 

@@ -202,7 +202,7 @@ def test_another_model(stopped, small_model):
 def test_weights_alone_are_no_run(stopped, small_model):
     folder, again = stopped
     save_checkpoint(small_model().state_dict(), folder / "weights.pth")
-    with pytest.raises(CheckpointError, match="holds weights, not a run. Use model.load_weights"):
+    with pytest.raises(CheckpointError, match="holds weights, not a run. Use load_weights"):
         again().run(save_dir=str(folder), max_epoch=3, resume=str(folder / "weights.pth"))
 
 

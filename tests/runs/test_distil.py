@@ -54,7 +54,7 @@ def test_features_once_own_size_and_normalisation(tmp_path, tiny_root, teacher, 
     assert "teacher [4/4]" in capsys.readouterr().out
     frozen = engine.objective.teacher
     assert frozen.expects == Preprocessing(96, 48, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
-    assert frozen.given == Preprocessing(64, 32)
+    assert frozen.receives == Preprocessing(64, 32)
     batch = next(iter(engine.train_loader))
     torch.testing.assert_close(engine.objective.table(batch["impath"]), frozen(batch["img"]), rtol=1e-4, atol=1e-5)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..config.loading import CHAIN, COMMAND_LINE, Entry, read_options
 from ..config.request import Request, request, with_resume
 from ..config.settings import SETTINGS
+from ..config.words import in_keys
 from ..data.reading import BadImageError
 from ..engines import NonFiniteLossError
 from ..host import NameConflictError
@@ -130,6 +131,6 @@ def report_user_errors(work: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         return 130
     except EXPECTED as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {in_keys(error)}", file=sys.stderr)
         return 1
     return 0

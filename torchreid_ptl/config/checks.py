@@ -13,6 +13,7 @@ from ..runtime.seeding import random_state_kept
 from .loading import ConfigError, get
 from .loss_settings import loss_arguments
 from .settings import SETTINGS, Setting
+from .words import in_keys
 
 Rule = tuple[bool, str]
 """Whether it is broken, and what is said then."""
@@ -56,7 +57,7 @@ def _check_names(config: CfgNode) -> None:
     try:
         check_use(data.sources, data.targets, data.combineall)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(in_keys(error)) from error
     for name in (*data.sources, *data.targets):
         _require_choice("data.sources and data.targets", name, host.image_datasets())
 

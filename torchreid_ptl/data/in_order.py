@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from ..runtime.errors import ArgumentError
 from .old_features import names_of
 from .reading import ReadingDataset, collate
 
@@ -40,9 +41,9 @@ def training_names(datamanager: Any, root: str) -> list[str]:
     names = names_of([image[0] for image in training_images(datamanager)], root)
     if len(set(names)) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise ValueError(
+        raise ArgumentError(
             f"The training set lists {twice} twice, and an image has one old feature; name each data set once in "
-            "data.sources"
+            "{sources}"
         )
     return names
 

@@ -7,6 +7,7 @@ from typing import Any
 import torchreid
 
 from .. import host
+from ..runtime.errors import ArgumentError
 from ..runtime.hints import hint
 
 PREFIX = "joined:"
@@ -36,9 +37,9 @@ class JoinedTrainingSets(torchreid.data.ImageDataset):
     def __init__(self, root: str = "", mode: str = "train", combineall: bool = False, **kwargs: Any) -> None:
         name = type(self).__name__
         if mode != "train":
-            raise ValueError(no_target(name, self.parts))
+            raise ArgumentError(no_target(name, self.parts))
         if combineall:
-            raise ValueError(no_combineall(name))
+            raise ArgumentError(no_combineall(name))
         loaded = {part: _training_images(part, root=root, **kwargs) for part in self.parts}
         train = _kept_apart(loaded.values())
         show = kwargs.pop("verbose", True)
@@ -106,7 +107,7 @@ def no_target(name: str, parts: Sequence[str]) -> str:
     meant = f"one of its parts ({', '.join(own)}), or another one of" if own else "one of"
     others = ", ".join(other for other in testable if other not in own)
     return (
-        f"data.targets names {name!r}, which has training images only: there is nobody to search for. Test (-t) on "
+        f"{{targets}} names {name!r}, which has training images only: there is nobody to search for. Test (-t) on "
         f"{meant} {others}"
     )
 
@@ -114,8 +115,8 @@ def no_target(name: str, parts: Sequence[str]) -> str:
 def no_combineall(name: str) -> str:
     """The message about a joined set that is to hold query and gallery images too."""
     return (
-        f"data.combineall True trains on query and gallery images too; {name!r} is made of training images alone, so "
-        "that its parts can be tested on. Set data.combineall False, or name the parts as data.sources"
+        f"{{combineall}} True trains on query and gallery images too; {name!r} is made of training images alone, so "
+        "that its parts can be tested on. Set {combineall} False, or name the parts as {sources}"
     )
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .. import host
 from ..evaluation.arrays import Integers
+from ..runtime.errors import ArgumentError
 from .in_order import in_order
 from .names import check_use
 from .preflight import DOCS, check_folders, check_identities
@@ -44,7 +45,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.root = kwargs.get("root", "")
         check_folders(self.root, [*sources, *targets])
         if kwargs.get("k_tfm", 1) != 1:
-            raise ValueError(f"data.k_tfm is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
+            raise ArgumentError(f"{{k_tfm}} is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
         self.train_loader: DataLoader
         try:  # the sampler asked for is built below, over the sorted images
             super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
@@ -130,22 +131,22 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         size, instances = self._sampling["batch_size"], self._sampling["num_instances"]
         images, identities = len(train), len({item[1] for item in train})
         if images < size:
-            raise ValueError(
-                f"train.batch_size is {size} and the training set has {images} images: not one batch could be filled. "
-                f"Choose at most {images}."
+            raise ArgumentError(
+                f"{{batch_size_train}} is {size} and the training set has {images} images: not one batch could be "
+                f"filled. Choose at most {images}."
             )
         if self._sampler != "RandomIdentitySampler":
             return
         if size % instances or size < 2 * instances:
-            raise ValueError(
-                f"train.batch_size is {size} and sampler.num_instances {instances}: a batch of RandomIdentitySampler "
+            raise ArgumentError(
+                f"{{batch_size_train}} is {size} and {{num_instances}} {instances}: a batch of RandomIdentitySampler "
                 f"holds whole groups of {instances} images, two identities at least. Choose {2 * instances}, "
                 f"{3 * instances}, ..."
             )
         if size // instances > identities:
-            raise ValueError(
+            raise ArgumentError(
                 f"A batch of {size} with {instances} images each needs {size // instances} identities; the "
-                f"training set has {identities}. Lower train.batch_size or raise sampler.num_instances."
+                f"training set has {identities}. Lower {{batch_size_train}} or raise {{num_instances}}."
             )
 
 
@@ -162,9 +163,9 @@ def _build_sampler(train: list[tuple[Any, ...]], name: str, sampling: dict[str, 
     try:
         return host.build_train_sampler(train, name, **sampling)
     except (AssertionError, ValueError) as error:  # the host says nothing more
-        raise ValueError(
-            f"{name} cannot make batches with {sampling}: train.batch_size must divide by sampler.num_cams "
-            "(RandomDomainSampler) or sampler.num_datasets (RandomDatasetSampler), and there must be as many of these"
+        raise ArgumentError(
+            f"{name} cannot make batches with {sampling}: {{batch_size_train}} must divide by {{num_cams}} "
+            "(RandomDomainSampler) or {num_datasets} (RandomDatasetSampler), and there must be as many of these"
         ) from error
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 
 from .. import host
+from ..runtime.errors import ArgumentError
 from . import joined, parts
 from .joined import PREFIX, parts_of
 from .parts import Part, part_of, read_part, test_of, whole_of
@@ -52,16 +53,16 @@ def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool =
     ensure_registered((*sources, *targets))
     for name in targets:
         if host.is_train_only(name):
-            raise ValueError(joined.no_target(name, parts_of(name)))
+            raise ArgumentError(joined.no_target(name, parts_of(name)))
     _require_different_tests(targets)
     pieces = [(piece, name) for name in sources for piece in parts_of(name)]
     _require_held_out(targets, pieces)
     made = [name for name in sources if part_of(name) or parts_of(name) != (name,)]
     if made and combineall:
         part = part_of(made[0])
-        raise ValueError(parts.no_combineall(part) if part else joined.no_combineall(made[0]))
+        raise ArgumentError(parts.no_combineall(part) if part else joined.no_combineall(made[0]))
     if made:
-        _require_nobody_twice(f"data.sources are {', '.join(sources)}", pieces)
+        _require_nobody_twice(f"{{sources}} are {', '.join(sources)}", pieces)
 
 
 def sources_to_test(targets: Sequence[str]) -> list[str]:
@@ -77,8 +78,8 @@ def sources_to_test(targets: Sequence[str]) -> list[str]:
 def _require_different_tests(targets: Sequence[str]) -> None:
     for first, second in combinations(targets, 2):
         if test_of(first) == test_of(second) and (part_of(first) or part_of(second)):
-            raise ValueError(
-                f"data.targets names {first} and {second}, which have the same query and gallery: only training images "
+            raise ArgumentError(
+                f"{{targets}} names {first} and {second}, which have the same query and gallery: only training images "
                 f"are cut. Test on {test_of(first)} alone"
             )
 
@@ -89,9 +90,9 @@ def _require_held_out(targets: Sequence[str], pieces: Sequence[tuple[str, str]])
         part = part_of(target)
         if part and part.tested and _shares_people_with(piece, part.tested):
             inside = piece if its == piece else f"{piece} in {its}"
-            raise ValueError(
-                f"data.targets names {target}, which is tested on the training images of {part.tested}, and "
-                f"data.sources trains on people in them, with {inside}: the scores would not be those of people never "
+            raise ArgumentError(
+                f"{{targets}} names {target}, which is tested on the training images of {part.tested}, and "
+                f"{{sources}} trains on people in them, with {inside}: the scores would not be those of people never "
                 f"seen. Train on {target} or on another data set, or test on {part.whole}"
             )
 
@@ -100,13 +101,13 @@ def _require_nobody_twice(said: str, pieces: Sequence[tuple[str, str]]) -> None:
     """Compares pieces, each with the name that it is in."""
     for (first, its), (second, others) in combinations(pieces, 2):
         if first == second:
-            raise ValueError(
+            raise ArgumentError(
                 f"{said}, and {first} is in {its} and in {others}: each of its people would be trained as two. Name it "
                 "once"
             )
         if _share_people(first, second):
             whole = whole_of(first)
-            raise ValueError(
+            raise ArgumentError(
                 f"{said}, and {first} and {second} share people of {whole}: each of them would be trained as two. Name "
                 f"one of them; class30:{whole} and class30-rest:{whole}, for example, share nobody"
             )

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..runtime.errors import WordedError
 from ..runtime.files import replace_file
 from .features import FeatureFile
 
 SUFFIX = ".npy"
 
 
-class BankError(ValueError):
+class BankError(WordedError, ValueError):
     """A bank of old features cannot be used."""
 
 
@@ -91,7 +92,7 @@ class OldFeatures:
         if not listed.is_file():
             raise BankError(
                 f"{path} is no bank of old features, or was not written to its end: {listed.name} is missing. Choose "
-                "another file with compat.bank, or delete it: the bank is built again"
+                "another file with {bank}, or delete it: the bank is built again"
             )
         try:
             facts = json.loads(listed.read_text())
@@ -104,7 +105,7 @@ class OldFeatures:
         if fingerprint and found != fingerprint:
             raise BankError(
                 f"{path} holds features of another old model, preprocessing or list of images (fingerprint {found!r}, "
-                f"wanted {fingerprint!r}). Delete it, or choose another file with compat.bank"
+                f"wanted {fingerprint!r}). Delete it, or choose another file with {{bank}}"
             )
         return cls(names, torch.from_numpy(features), found)
 
@@ -131,7 +132,7 @@ class OldFeatures:
         if not found:
             raise BankError(
                 f"{path} has none of the {len(wanted)} training images: it names {file.paths[0]!r} for example, and "
-                f"{wanted[0]!r} is wanted. Old features must be of the training images, by path below data.root"
+                f"{wanted[0]!r} is wanted. Old features must be of the training images, by path below {{root}}"
             )
         features = torch.as_tensor(file.read())[list(found.values())].float()
         digest = hashlib.sha256(features.numpy().tobytes())

@@ -16,6 +16,7 @@ from typing import Any
 import torchreid
 
 from .. import host
+from ..runtime.errors import ArgumentError
 from ..runtime.hints import nearest
 from .joined import PREFIX, parts_of
 
@@ -95,7 +96,7 @@ class PartOfTrainingSet(torchreid.data.ImageDataset):
 
     def __init__(self, root: str = "", mode: str = "train", combineall: bool = False, **kwargs: Any) -> None:
         if combineall and mode == "train":
-            raise ValueError(no_combineall(self.part))
+            raise ArgumentError(no_combineall(self.part))
         show = kwargs.pop("verbose", True)
         held = self.part.kind == "holdout"
         dataset = host.image_datasets()[self.part.whole]
@@ -237,8 +238,8 @@ def no_combineall(part: Part) -> str:
     """The message about a part that is to hold query and gallery images too."""
     tested = f"the training images of {part.tested}" if part.tested else f"all of {part.whole}"
     return (
-        f"data.combineall True trains on query and gallery images too; '{part}' is a part of the training images, "
-        f"tested on {tested}. Set data.combineall False"
+        f"{{combineall}} True trains on query and gallery images too; '{part}' is a part of the training images, "
+        f"tested on {tested}. Set {{combineall}} False"
     )
 
 

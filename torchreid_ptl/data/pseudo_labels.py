@@ -7,6 +7,7 @@ import numpy as np
 from ..evaluation.arrays import Integers
 from ..evaluation.distances import Features
 from ..evaluation.jaccard import jaccard_graph
+from ..runtime.errors import ArgumentError
 
 OUTLIER = -1
 """The label of an image that belongs to no cluster."""
@@ -70,10 +71,10 @@ def check_clusters(labels: Integers) -> None:
         return
     found = f"{len(labels)} images give {clusters} cluster{'s' * (clusters != 1)} and {len(labels) - inside} outliers"
     if 2 * inside < len(labels):
-        remedy = "Raise loss.cluster.eps or lower loss.cluster.min_samples, so that more images find together"
+        remedy = "Raise {eps} or lower {min_samples}, so that more images find together"
     else:
-        remedy = "Lower loss.cluster.eps or raise loss.cluster.min_samples, so that the cluster falls apart"
-    raise ValueError(
+        remedy = "Lower {eps} or raise {min_samples}, so that the cluster falls apart"
+    raise ArgumentError(
         f"{found}; at least 2 clusters are needed to learn from. {remedy}; or begin from weights that tell people apart"
     )
 

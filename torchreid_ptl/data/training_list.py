@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.errors import ArgumentError, MissingFileError
 from ..runtime.files import replace_file
 
 NAME = "training_images.csv"
@@ -87,10 +88,10 @@ def keep_training_list(path: Path, images: TrainingList, begun: bool) -> None:
             (i for i, pair in enumerate(zip(*lines, strict=False)) if pair[0] != pair[1]), min(map(len, lines))
         )
         then, today = (repr(text[first]) if first < len(text) else "nothing more" for text in lines)
-        raise ValueError(
+        raise ArgumentError(
             f"The training images, or their classes, are not those that the run began with: line {first + 1} of {path} "
             f"is {then} and would now be {today}. Restore images and settings, or begin a new run in another "
-            "data.save_dir"
+            "{save_dir}"
         )
     write_training_list(path, images)
 
@@ -108,7 +109,7 @@ def read_training_list(path: str | Path) -> TrainingList:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No list of training images {path}: a run that trains leaves {NAME} in data.save_dir")
+        raise MissingFileError(f"No list of training images {path}: a run that trains leaves {NAME} in {{save_dir}}")
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             rows = list(_rows(csv.reader(file), path))

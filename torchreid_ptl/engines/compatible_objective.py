@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data.old_features import OldFeatures
 from ..losses import CompatibleLoss, build_loss
+from ..runtime.errors import ArgumentError
 from ..runtime.seeding import random_state_kept
 from ..runtime.weights import unwrap
 from .feature_objective import FeatureObjective, descriptor_dim
@@ -179,7 +180,7 @@ class CompatibleObjective(FeatureObjective):
         for needed in loss.needs:
             if needed in OF_BATCH or self._given(needed, {}) is not None:
                 continue
-            raise ValueError(
+            raise ArgumentError(
                 f"The loss {name} needs {needed}: {_REMEDIES.get(needed, 'this training has no such thing')}"
             )
 
@@ -188,9 +189,9 @@ _REMEDIES = {
     "classifier": "the new model's classifier must be one linear layer on its descriptor, of the dimension of the "
     "comparison; choose a plain backbone, or give it an embedding head",
     "old_classifier": "the weights of the old model's classifier are not known; use class means instead "
-    "(prototypes 'means')",
+    "({prototypes} 'means')",
     "old_classes": "which row of the old classifier stands for which training identity is not known; use class means "
-    "instead (prototypes 'means')",
+    "instead ({prototypes} 'means')",
 }
 
 

@@ -16,6 +16,7 @@ from ..cells import reset_states
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
 from ..runtime.checkpoint import check_room
+from ..runtime.errors import ArgumentError
 from ..runtime.files import archive
 from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
@@ -88,10 +89,10 @@ class ImagePTLEngine(torchreid.engine.Engine):
         super().__init__(datamanager, use_gpu)
         self.writer: Any = None
         if keep_last < 1:
-            raise ValueError(f"keep_last is {keep_last}; at least the last checkpoint is kept")
+            raise ArgumentError(f"{{keep_last}} is {keep_last}; at least the last checkpoint is kept")
         self.device = torch.device("cuda" if self.use_gpu else "cpu")
         if precision not in PRECISIONS:
-            raise ValueError(f"train.precision is {precision!r}; allowed: {', '.join(PRECISIONS)}")
+            raise ArgumentError(f"{{precision}} is {precision!r}; allowed: {', '.join(PRECISIONS)}")
         require_fit(model, optimizer, objective)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.register_model("model", model, optimizer, scheduler)

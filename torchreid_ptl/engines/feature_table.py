@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from .. import host
 from ..data.reading import collate
 from ..evaluation import EvaluationOptions
+from ..runtime.errors import ArgumentError
 from ..runtime.precision import autocast
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel
@@ -59,9 +60,9 @@ def tabulate(model: FrozenModel, datamanager: Any, label: str, precision: str = 
     """
     found = host.augmentations(datamanager)
     if found:
-        raise ValueError(
+        raise ArgumentError(
             f"Features of training images can be computed once only without augmentation; got {', '.join(found)}. "
-            "Set data.transforms [] or std.cache False"
+            "Set {transforms} [] or {cache} False"
         )
     loader = datamanager.train_loader
     in_order = DataLoader(

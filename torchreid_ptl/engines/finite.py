@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..runtime.errors import WordedError
 
-class NonFiniteLossError(FloatingPointError):
+
+class NonFiniteLossError(WordedError, FloatingPointError):
     """A loss, a gradient or a weight became NaN or infinite; training stopped before more was spoilt."""
 
 
@@ -26,12 +28,12 @@ def require_finite(figures: Mapping[str, float], where: str, last_checkpoint: Pa
     if all(math.isfinite(value) for value in figures.values()):
         return
     shown = ", ".join(f"{name} {value}" for name, value in figures.items())
-    remedy = "Lower train.lr or set train.precision float32"
+    remedy = "Lower {lr} or set {precision} float32"
     if last_checkpoint is None:
         raise NonFiniteLossError(f"NaN or infinite {where}: {shown}. No checkpoint has been written yet. {remedy}.")
     raise NonFiniteLossError(
         f"NaN or infinite {where}: {shown}. The last good checkpoint is {last_checkpoint}. {remedy}, and begin again "
-        f"from it with model.load_weights {last_checkpoint}."
+        f"from it with {{load_weights}} {last_checkpoint}."
     )
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ..data.in_order import root_of, training_images, training_names
 from ..data.old_features import OldFeatures, names_of
 from ..evaluation.dimensions import DIMENSIONS, common_dimension
+from ..runtime.errors import ArgumentError
 
 
 class _OldBatch(NamedTuple):
@@ -206,9 +207,9 @@ def compared_dim(new: int, old: int, rule: str = "error") -> int:
     if rule not in DIMENSIONS:
         raise ValueError(f"dimensions is {rule!r}; allowed: {', '.join(DIMENSIONS)}")
     if new != old and rule == "error":
-        raise ValueError(
+        raise ArgumentError(
             f"New features have {new} dimensions and old ones {old}. Give the new model an embedding head of {old} "
-            "dimensions (compat.embedding match), or compare by a declared rule: compat.embedding truncate (first "
+            "dimensions, or compare by a declared rule: {dimensions} truncate (first "
             "dimensions of the longer) or pad (zeros behind the shorter)"
         )
     return common_dimension(new, old, rule)

@@ -13,6 +13,7 @@ from ..runtime.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from ..runtime.errors import MissingFileError
 from ..runtime.files import same_file
 from ..runtime.seeding import random_state, set_random_state
 from ..runtime.weights import unwrap
@@ -87,7 +88,7 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
     if resume == "auto":
         found = newest_checkpoint(folder)
         if found is None and only_testing:
-            raise FileNotFoundError(f"model.resume is auto and {folder} holds no whole checkpoint to test")
+            raise MissingFileError(f"{{resume}} is auto and {folder} holds no whole checkpoint to test")
         if found is None:
             print(f"Nothing to resume in {folder}: starting from the beginning")
             return 0
@@ -96,9 +97,7 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
         path, state = Path(resume), load_checkpoint(resume)
     lacking = [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
     if lacking:
-        raise CheckpointError(
-            f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use model.load_weights"
-        )
+        raise CheckpointError(f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use {{load_weights}}")
     if not only_testing:
         _require_same_run(engine, path, state)
     _load(engine, path, state, only_testing)
@@ -123,15 +122,15 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
     if other:
         raise CheckpointError(
             f"{path} belongs to a run with other settings: {'; '.join(sorted(other))}. Continue with the settings it "
-            f"had, or begin a new run from its weights: model.resume '' model.load_weights {path} "
-            "and another data.save_dir"
+            f"had, or begin a new run from its weights: {{resume}} '' {{load_weights}} {path} "
+            "and another {save_dir}"
         )
     before, today = state.get("reference", ""), engine.objective.fingerprint()
     if before != today:
         raise CheckpointError(
             f"{path} was trained with another frozen model (teacher, or old model and its images): its fingerprint was "
             f"{before or 'none'!r} and is {today or 'none'!r}. Continue with the one it had, or begin "
-            "a new run in another data.save_dir"
+            "a new run in another {save_dir}"
         )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..losses.std import check_lambda, feature_distance
+from ..runtime.errors import ArgumentError
 from ..runtime.seeding import random_state_kept
 from .engine import ImagePTLEngine
 from .feature_objective import FeatureObjective, descriptor_dim
@@ -111,9 +112,9 @@ class STDObjective(FeatureObjective):
         """
         super().prepare(student, style)
         if self.projection is None and self.dim != self.teacher.dim:
-            raise ValueError(
+            raise ArgumentError(
                 f"The student's feature has {self.dim} dimensions and the teacher's {self.teacher.dim}. Learn a "
-                "projection with std.projection linear (dropped after training), or choose a teacher of the same "
+                "projection with {projection} linear (dropped after training), or choose a teacher of the same "
                 "dimension"
             )
 

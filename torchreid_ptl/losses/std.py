@@ -79,7 +79,7 @@ def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
     if features.dim() != 2 or features.shape != teacher_features.shape:
         raise ValueError(
             f"Features of student {tuple(features.shape)} and teacher {tuple(teacher_features.shape)} must have one "
-            "shape (N, D); project the student's where the dimensions differ (std.projection linear)"
+            "shape (N, D); project the student's where the dimensions differ"
         )
     with torch.autocast(features.device.type, enabled=False):
         return (_exact(features) - _exact(teacher_features.detach())).abs().mean()

@@ -17,6 +17,7 @@ from ..config import differences
 from ..config.checks import validate
 from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
 from ..config.request import Config, request
+from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
 from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, provenance, run_outputs
 from ..runtime.files import archive, replace_file
@@ -285,9 +286,9 @@ def naming_stage(stage: Stage) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+        raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
     except ValueError as error:
-        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {error}") from error
+        raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
 
 
 def _percent(targets: dict[str, Any]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..config.loading import COMMAND_LINE, ConfigError, build_config, get
 from ..config.request import Config, Request, configure, request
+from ..config.words import in_keys
 from ..report.files import run_outputs
 from ..runtime.files import archive, replace_file
 from .run import RESULTS, Run, explain_interruption
@@ -144,7 +145,7 @@ def _outcome(run: Run, resume: bool) -> Outcome:
         run.execute(resume=resume)
         return Outcome(seed, run.scores())
     except Exception as error:  # whatever happens to one run, the others may do well; its log holds the traceback
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {in_keys(error)}"
         print(f"Failed: {text}", file=sys.stderr)
         return Outcome(seed, error=text)
 

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from .. import host
+from .errors import WordedError
 from .files import replace_file
 
 PREFIX = "model.pth.tar-"
 BEST = "model-best.pth.tar"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(WordedError, ValueError):
     """A checkpoint cannot be used; the message says why."""
 
 
@@ -126,7 +127,7 @@ def check_room(folder: str | Path, model: nn.Module, copies: int) -> None:
         raise OSError(
             errno.ENOSPC,
             f"{copies} checkpoints of this model need about {needed / 2**20:,.0f} MiB and {there} has "
-            f"{free / 2**20:,.0f} MiB free. Free some space, lower model.keep_last, or choose another data.save_dir",
+            f"{free / 2**20:,.0f} MiB free. Free some space, lower keep_last, or choose another save_dir",
         )
 
 
