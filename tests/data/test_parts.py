@@ -11,8 +11,8 @@ from helpers import configure, configure_chain, main, parse
 from PIL import Image
 
 from torchreid_ptl import host
-from torchreid_ptl.cli.evaluate import configure_test
-from torchreid_ptl.cli.evaluate import parse as parse_evaluation
+from torchreid_ptl.cli.arguments import asked
+from torchreid_ptl.cli.evaluate import read as read_evaluation
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
 from torchreid_ptl.data.drawn import Recipe
@@ -21,6 +21,7 @@ from torchreid_ptl.data.names import check_use, ensure_registered, sources_to_te
 from torchreid_ptl.data.parts import Part, cut, held_out, part_of
 from torchreid_ptl.data.preflight import check_folders
 from torchreid_ptl.data.tiny import TinyDrawnPedestrians
+from torchreid_ptl.runs.evaluate import configure_test
 
 TINY, OTHER = "drawn_pedestrians_tiny", "drawn_tiny_too"
 
@@ -460,7 +461,7 @@ def test_a_test_alone_loads_sources_that_no_target_is_tested_on():
     assert sources_to_test(["grid", "class30:viper"]) == ["grid", "class30:viper"]
     targets = ["grid", "holdout20:grid", "holdout30:grid", "holdout25:grid"]
     assert sources_to_test(targets) == ["holdout30:grid"]
-    config = configure_test(parse_evaluation(["-t", *targets]), "osnet_x0_25", "imagenet", [])
+    config = configure_test(asked(read_evaluation(["-t", *targets])), "osnet_x0_25", "imagenet")
     assert (config.data.sources, config.data.targets) == (["holdout30:grid"], targets)
     check_use(config.data.sources, config.data.targets)
 
