@@ -14,7 +14,7 @@ from .shipped import default_folder, find_configuration
 
 BASE = "_BASE_"
 CHAIN = "chain"
-"""The key of a chain of stages; see ``cli/stages.py``."""
+"""The key of a chain of stages; see ``runs/chain_plan.py``."""
 COMMAND_LINE = "the command line"
 
 Files = str | Path | Sequence[str | Path] | None
