@@ -62,5 +62,5 @@ def test_a_dry_run(tmp_path, tiny_root, capsys, more, name):
 def test_clusters_that_cannot_be_told_apart_are_one_line(tmp_path, tiny_root, capsys):
     assert main(arguments(tmp_path / "log", tiny_root, "loss.cluster.min_samples", "17")) == 1
     error = capsys.readouterr().err
-    assert error.startswith("ValueError: 16 images give 0 clusters and 16 outliers")
+    assert error.startswith("ArgumentError: 16 images give 0 clusters and 16 outliers")
     assert error.count("\n") == 1
