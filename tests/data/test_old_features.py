@@ -106,7 +106,7 @@ def test_half_a_bank_is_none(tmp_path, features):
     path = tmp_path / "bank.npy"
     OldFeatures(NAMES, features).save(path)
     path.with_suffix(".json").unlink()
-    with pytest.raises(BankError, match=r"bank\.json is missing.*compat\.bank, or delete it"):
+    with pytest.raises(BankError, match=r"bank\.json is missing.*another file with bank, or delete it"):
         OldFeatures.load(path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"no bank of old features .*bank\.npy"):

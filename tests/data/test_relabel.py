@@ -59,7 +59,7 @@ def test_again_and_again_for_all_images(tiny_manager):
         (np.zeros(15, int), {}, r"labels are int64 of shape \(15,\); .*each of the 16 training images"),
         (np.zeros((16, 1), int), {}, r"of shape \(16, 1\)"),
         (np.zeros(16), {}, "labels are float64"),
-        (np.array([0, 1, 2] + [-1] * 13), {}, "train.batch_size is 4 and the training set has 3 images"),
+        (np.array([0, 1, 2] + [-1] * 13), {}, "batch_size_train is 4 and the training set has 3 images"),
         (
             np.array([0] * 16),
             {"train_sampler": "RandomIdentitySampler", "num_instances": 2},

@@ -65,7 +65,7 @@ def build_loss(name: str, settings: Mapping[str, Any] | None = None, **supplied:
         ValueError: an unknown name, or settings out of their range.
     """
     if name not in _CLASSES:
-        close = difflib.get_close_matches(name, _CLASSES, n=1)
+        close = difflib.get_close_matches(name, _CLASSES, n=1, cutoff=0.5)
         guess = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"There is no loss {name!r}: {guess}Registered: {', '.join(_CLASSES)}")
     known = inspect.signature(_CLASSES[name]).parameters
