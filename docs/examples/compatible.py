@@ -10,5 +10,5 @@ old = torchreid_ptl.load_model(weights="log/fine_tune/model/model-best.pth.tar")
 new = torchreid.models.build_model("osnet_x0_5", data.num_train_pids, loss="triplet", pretrained=False)
 optimizer = torchreid.optim.build_optimizer(new, lr=0.003)
 engine = torchreid.engine.ImageCompatibleEngine(data, new, optimizer, old, ["rbcl", "bct"])
-engine.run(save_dir="log/compatible", max_epoch=2)
-print(engine.compare(old)["drawn_pedestrians_tiny"])
+engine.run(save_dir="log/compatible", max_epoch=2)  # trains, tests, and compares both
+print(engine.compare(old)["drawn_pedestrians_tiny"].updates[0].result.update_gain)  # or with any other old model

@@ -25,6 +25,7 @@ from torchreid_ptl.engines import (
     SoftmaxObjective,
     build_bank,
 )
+from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking
 from torchreid_ptl.losses.nca import nearest_centres
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 
@@ -683,3 +684,24 @@ def test_a_loss_that_needs_what_no_training_has(tiny_manager, features):
     with pytest.raises(ValueError, match="Strange has no name. Register it with torchreid_ptl.register_loss"):
         engine_of(manager, Strange(), bank_of(manager, features))
     assert issubclass(CompatibleObjective, FeatureObjective)
+
+
+def test_new_and_old_model_are_compared_after_a_run_and_at_any_time(tiny_manager, tmp_path, capsys):
+    old = old_network()
+    engine = engine_of(tiny_manager(), old=old)
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    (target,) = engine.descriptors
+    update = engine.comparison[target].updates[0].result
+    assert f"{target}, old to new\ncompatible: " in capsys.readouterr().out
+    query, gallery = engine.descriptors[target]
+    self_test = evaluate_ranking(query, gallery, EvaluationOptions(metric="cosine"))
+    assert update.self_test.mAP == pytest.approx(self_test.mAP)
+    again = engine.compare(old, independent=engine.descriptors and {target: (query, gallery)})[target].updates[0].result
+    assert again.cross_test.mAP == update.cross_test.mAP
+    assert again.independent.mAP == pytest.approx(update.self_test.mAP)
+    with pytest.raises(ValueError, match="dimensions"):
+        engine.compare({target: (narrow(query), narrow(gallery))})
+
+
+def narrow(side):
+    return Descriptors(side.features[:, :7], side.pids, side.camids, side.paths)

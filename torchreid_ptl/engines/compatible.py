@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.old_features import OldFeatures
+from ..evaluation import VersionComparison
 from .compatible_objective import CompatibleObjective, Losses
 from .engine import ImagePTLEngine
 from .objectives import Objective, SoftmaxObjective
@@ -31,6 +32,9 @@ class ImageCompatibleEngine(ImagePTLEngine):
         bank: a .npy file that keeps the old features, to be used again by other runs; None for none.
         old_classes: (C,) row of the old classifier for each training identity, -1 for an unknown one.
         **options: further arguments of :class:`ImagePTLEngine`.
+
+    Attributes:
+        comparison: of the new model with the old one, by target; known after :meth:`run`.
 
     Raises:
         ValueError: as :meth:`CompatibleObjective.build`.
@@ -76,3 +80,12 @@ class ImageCompatibleEngine(ImagePTLEngine):
             channels_last=options.get("channels_last", False),
         )
         super().__init__(datamanager, model, optimizer, objective, scheduler, use_gpu, **options)
+        self.comparison: dict[str, VersionComparison] = {}
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """As :meth:`ImagePTLEngine.run`; at the end new and old model are compared, where the old model is there."""
+        super().run(*args, **kwargs)
+        objective: Any = self.objective
+        if objective.old_model is not None:
+            self.comparison = self.compare(objective.old_model, dimensions=objective.dimensions)
+            print(*self.comparison.values(), sep="\n")
