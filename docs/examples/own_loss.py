@@ -1,4 +1,4 @@
-"""A compatible loss of one's own: used by its name, its settings are keys (compat.cosine.t). After fine_tune.py."""
+"""A compatible loss of one's own: used by its name, its settings are keys (compat.hinge_cosine.t). After fine_tune.py."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import torchreid_ptl
 
 
-@torchreid_ptl.register_loss("cosine")
+@torchreid_ptl.register_loss("hinge_cosine")
 class CosineLoss(torchreid_ptl.losses.CompatibleLoss):
     """Cosine distance of new and old feature of an image, as far as it exceeds t.
 
