@@ -111,7 +111,7 @@ def test_lambda_outside_its_range(lambda_):
 
 def test_shapes_that_do_not_fit():
     logits, features, teacher, targets = batch()
-    with pytest.raises(ValueError, match=r"student \(6, 8\) and teacher \(6, 7\).*std\.projection linear"):
+    with pytest.raises(ValueError, match=r"student \(6, 8\) and teacher \(6, 7\).*project the student"):
         std_loss(logits, features, teacher[:, :7], targets)
     with pytest.raises(ValueError, match=r"targets \(N,\); got \(6, 5\) and \(5,\)"):
         std_loss(logits, features, teacher, targets[:5])

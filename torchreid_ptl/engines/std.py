@@ -114,7 +114,7 @@ class STDObjective(FeatureObjective):
         if self.projection is None and self.dim != self.teacher.dim:
             raise ArgumentError(
                 f"The student's feature has {self.dim} dimensions and the teacher's {self.teacher.dim}. Learn a "
-                "projection with {projection} linear (dropped after training), or choose a teacher of the same "
+                "map with {projection} linear (dropped after training), or choose a teacher of the same "
                 "dimension"
             )
 
