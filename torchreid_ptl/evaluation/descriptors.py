@@ -77,13 +77,7 @@ def require_same_images(versions: Mapping[str, Pair]) -> None:
     """Makes sure that all models describe the same images: as many, of the same identities, cameras and files.
 
     Files are compared below the folder that those of a model have in common, so that they may have been moved, and only
-    where both models name them.
-
-    Args:
-        versions: descriptors of queries and gallery by the name of the model.
-
-    Raises:
-        ValueError: a model differs from the first; names both, and the first difference.
+    where both models name them. A ValueError names two models that differ, and the first difference.
     """
     (first, reference), *others = versions.items()
     for name, pair in others:

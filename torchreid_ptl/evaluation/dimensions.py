@@ -10,16 +10,10 @@ DIMENSIONS = ("error", "truncate", "pad")
 
 
 def common_dimension(new: int, old: int, rule: str, names: tuple[str, str] = ("new", "old")) -> int:
-    """The dimension in which descriptors of two models are compared.
+    """The dimension in which descriptors of two models are compared, by a rule of ``DIMENSIONS``.
 
-    Args:
-        new: dimension of one model.
-        old: of the other.
-        rule: 'error', 'truncate' (the first dimensions of the longer ones) or 'pad' (zeros behind the shorter ones).
-        names: of the models, for errors.
-
-    Raises:
-        ValueError: an unknown rule, or different dimensions under 'error'.
+    'truncate' takes the first dimensions of the longer ones, 'pad' adds zeros behind the shorter ones. A ValueError
+    says that the rule is unknown, or that dimensions differ under 'error'.
 
     Example:
         >>> common_dimension(512, 256, "truncate"), common_dimension(512, 256, "pad")
@@ -37,26 +31,14 @@ def common_dimension(new: int, old: int, rule: str, names: tuple[str, str] = ("n
 
 
 def check_dimensions(dims: Mapping[str, int], rule: str) -> None:
-    """Makes sure that every version can be compared with the one before it.
-
-    Args:
-        dims: dimension of the descriptors by version, in time order.
-        rule: 'error', 'truncate' or 'pad'.
-
-    Raises:
-        ValueError: as :func:`common_dimension`; names the versions.
-    """
+    """Makes sure that every version, in time order, can be compared with the one before it."""
     names = list(dims)
     for newer, older in zip(names[1:], names[:-1], strict=True):
         common_dimension(dims[newer], dims[older], rule, (newer, older))
 
 
 def dimension_of(name: str, sides: Pair) -> int:
-    """The dimension of one model's descriptors.
-
-    Raises:
-        ValueError: queries and gallery differ in it.
-    """
+    """The dimension of one model's descriptors; a ValueError if queries and gallery differ in it."""
     dims = [
         shape_of(f"{name} {side}", each.features)[1] for side, each in zip(("query", "gallery"), sides, strict=True)
     ]

@@ -189,11 +189,7 @@ class _Side:
 
 
 def shape_of(name: str, features: Features | None) -> tuple[int, int]:
-    """Images and dimensions of descriptors.
-
-    Raises:
-        ValueError: they are no matrix, or there are none.
-    """
+    """Images and dimensions of descriptors; a ValueError if they are no matrix, or there are none."""
     shape = tuple(getattr(features, "shape", ()))
     if len(shape) != 2:
         raise ValueError(f"{name} descriptors must be a matrix (images, dimensions), got shape {shape}")

@@ -48,17 +48,13 @@ class MeasuredRates:
 class ErrorRates:
     """False and true accept rates at the starts of bins, which are exact there.
 
+    ``thresholds`` are the starts of the bins, and the end of the last one unless it is infinity; ``far`` and ``tar``
+    the shares of impostor and of genuine pairs below each, NaN if there are none.
+
     Args:
         bins: bins that hold pairs, rising, shape (U,).
         genuine: genuine pairs in each, shape (U,).
         impostor: impostor pairs in each, shape (U,).
-
-    Attributes:
-        thresholds: starts of the bins, and the end of the last one unless it is infinity, shape (U or U + 1,).
-        far: share of the impostor pairs below each; NaN if there are none.
-        tar: share of the genuine pairs below each.
-        genuine_pairs: their number.
-        impostor_pairs: their number.
     """
 
     def __init__(self, bins: Integers, genuine: Integers, impostor: Integers) -> None:
@@ -98,15 +94,10 @@ class ErrorRates:
 
 
 def equal_width(bins: Integers, *counts: Integers) -> tuple[Floats, list[Floats]]:
-    """Histograms with bins of one width for drawing.
+    """Histograms with 200 bins of one width for drawing, from bins (U,) that hold pairs and counts (U,) in them.
 
-    Args:
-        bins: bins that hold pairs, rising, shape (U,).
-        counts: pairs of some kinds in each, shape (U,).
-
-    Returns:
-        Edges of 200 bins from the least finite distance to the one that 99.99 % of all are below, shape (201,), and of
-        each kind the share of its pairs in each, shape (200,). Pairs are spread evenly over the bin they come from.
+    The edges (201,) go from the least finite distance to the one that 99.99 % of all are below; then, of each kind, the
+    share of its pairs in each bin, shape (200,). Pairs are spread evenly over the bin they come from.
     """
     largest = float(np.finfo(np.float32).max)
     starts, ends = bin_starts(bins), np.minimum(bin_starts(bins + 1), largest)

@@ -16,17 +16,11 @@ _PIECE = 2**18
 
 
 class FloatHistogram:
-    """Counts of float32 values of any sign and size, infinite ones too, apart for each of a few groups [ours].
+    """Counts (2**20, groups) of float32 values of any sign and size, infinite ones too, apart for a few groups [ours].
 
     Read as integers, positive floats keep their order, and negative ones do so with all bits but the sign flipped.
     The upper 20 of the 32 bits are the bin: 2**11 bins from each power of two to the next. A bin's start belongs to
     it, so that the number of values below a start is exact. -0.0 counts as +0.0.
-
-    Args:
-        groups: how many groups are counted apart.
-
-    Attributes:
-        counts: values in each bin and group, shape (2**20, groups).
 
     Example:
         >>> histogram = FloatHistogram()
@@ -46,13 +40,9 @@ class FloatHistogram:
     def add(
         self, values: Tensor, row_groups: Tensor | None = None, column_groups: Tensor | None = None, sign: int = 1
     ) -> None:
-        """Counts a matrix of values.
+        """Counts values (R, C) without NaN; with a sign of -1 they are taken away.
 
-        Args:
-            values: shape (R, C), on any device, without NaN.
-            row_groups: int32, shape (R,); what a value's row adds to the number of its group.
-            column_groups: int32, shape (C,); what its column adds.
-            sign: -1 takes values away that were counted before.
+        The group of a value is the sum of what its row (R,) and its column (C,) add, int32.
         """
         if not values.numel():
             return

@@ -11,12 +11,9 @@ from .descriptors import Descriptors
 
 @dataclass(frozen=True, eq=False)
 class SameIdentity:
-    """Pairs of a query and a gallery image of one identity, by query and then by gallery index.
+    """Pairs (P,) of a query, counted from the first one asked for, and a gallery image of one identity.
 
-    Attributes:
-        rows: query of each pair, counted from the first one asked for, shape (P,).
-        columns: gallery image, shape (P,).
-        junk: whether both are by the same camera, shape (P,); all others are matches.
+    They are ordered by query and then by gallery index; those by one camera are junk, all others are matches.
     """
 
     rows: Integers
@@ -35,12 +32,7 @@ class SameIdentity:
 
 
 class PairLabels:
-    """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask.
-
-    Args:
-        query: Q images; only their labels are used.
-        gallery: G images, likewise.
-    """
+    """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask."""
 
     def __init__(self, query: Descriptors, gallery: Descriptors) -> None:
         self.query_pids, self.query_camids = query.pids, query.camids

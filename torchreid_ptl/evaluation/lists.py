@@ -22,11 +22,6 @@ class RankedLists:
     No list is ever sorted with its indices. The rank of a match is one more than the number of nearer images, found
     by a binary search in the sorted distances alone, plus the images at the same distance that come before it in the
     gallery. Junk counts nowhere. First every part is read, then every part is counted, with the same distances.
-
-    Args:
-        labels: of all images.
-        rows: the queries.
-        count_top: nearest images to keep for each query.
     """
 
     def __init__(self, labels: PairLabels, rows: slice, count_top: int = 0) -> None:
@@ -156,10 +151,6 @@ class Sorter:
     numpy sorts values many times faster than torch; each thread has one call for its share of the rows, because
     threads of Python that call often wait for each other. Where few come before the farthest match, only these
     are sorted.
-
-    Args:
-        values: the largest number of distances to be sorted at a time.
-        workers: threads.
     """
 
     def __init__(self, values: int, workers: int) -> None:
@@ -177,15 +168,9 @@ class Sorter:
     def __call__(
         self, distances: Floats32, junk: tuple[Integers, Integers], farthest: Floats32
     ) -> Callable[[], list[Floats32]]:
-        """Begins to sort, for each row at least all distances up to `farthest` but the junk's.
+        """Begins to sort, for each row of (B, C) at least all distances up to its `farthest` but the junk's.
 
-        Args:
-            distances: shape (B, C).
-            junk: rows and columns.
-            farthest: shape (B,).
-
-        Returns:
-            A function that waits for the sorted rows; infinite values or nothing in place of the rest.
+        The function returned waits for the sorted rows, with infinite values or nothing in place of the rest.
         """
         self._memory.reverse()
         memory = [part[: distances.size].reshape(distances.shape) for part in self._memory[0]]

@@ -21,17 +21,8 @@ _PART_BYTES = 16 * 2**20
 class NormalizedRows:
     r"""Descriptors (N, D) as x / \|x\| in float32, a slice at a time; only their lengths are kept.
 
-    Args:
-        name: what they are, for errors: ``'old gallery'``.
-        features: shape (N, D); also a memory map or anything else with a shape and slices.
-        device: where slices are wanted.
-        dim: dimension to compare in: the first ones are taken, or zeros added, before they are normalised.
-
-    Attributes:
-        shape: (N, dim).
-
-    Raises:
-        ValueError: no matrix, nothing in it, or rows that are zero or not finite (names them).
+    With ``dim``, the first dimensions are taken, or zeros added, before they are normalised. A ValueError names rows
+    that are zero or not finite.
 
     Example:
         >>> rows = NormalizedRows("query", np.array([[3.0, 4.0], [0.0, 2.0]]))
@@ -94,17 +85,7 @@ def normalized_sides(
 
 
 class Rankings:
-    """Ranks galleries of the same images by several models one after another, and reports the progress in all of them.
-
-    Args:
-        images: queries and gallery, of which the labels are used.
-        options: of every ranking; by cosine, unless they name a metric.
-        count: number of rankings to come.
-        progress: called with the number of queries ranked so far and in all.
-
-    Raises:
-        ValueError: options for re-ranking or for another protocol.
-    """
+    """Ranks galleries of the same images by several models in turn, and reports the progress in all of them."""
 
     def __init__(self, images: Pair, options: EvaluationOptions, count: int, progress: Progress | None) -> None:
         if options.rerank or options.protocol != "market1501":

@@ -119,11 +119,7 @@ def _features_of(query: Descriptors, gallery: Descriptors) -> tuple[Rows, Rows]:
 def as_distances(
     query: Descriptors, gallery: Descriptors, options: EvaluationOptions, distances: GivenDistances | None
 ) -> Distances:
-    """The distances to evaluate: given ones, or those of descriptors; never re-ranked.
-
-    Raises:
-        ValueError: neither is there, or they do not fit together.
-    """
+    """The distances to evaluate: given ones, which must fit, or those of descriptors; never re-ranked."""
     if distances is None:
         return FeatureDistances(*_features_of(query, gallery), options.metric or "euclidean", options.device)
     if not isinstance(distances, Distances):

@@ -72,12 +72,7 @@ class RankingResult:
 
 
 class Scores:
-    """Collects the scores of all queries from the ranks of their matches.
-
-    Args:
-        queries: number of queries.
-        gallery: number of gallery images.
-    """
+    """Collects the scores of all queries from the ranks of their matches."""
 
     def __init__(self, queries: int, gallery: int) -> None:
         self._gallery = gallery
@@ -86,14 +81,9 @@ class Scores:
         self.first_hit = np.zeros(queries, dtype=np.int64)
 
     def add(self, rows: slice, places: Integers, ranks: Integers, junk: Integers, list_: Floats) -> None:
-        """Scores some queries.
+        """Scores some queries from each match's query (N,), counted from the first, and its rank (N,), ordered by both.
 
-        Args:
-            rows: the queries.
-            places: which of them a match belongs to, counted from the first, shape (N,).
-            ranks: rank of that match, ordered within each query, shape (N,).
-            junk: number of junk images of each query.
-            list_: G zeros, to be worked with; zeros again at the end.
+        ``junk`` counts the junk of each query; ``list_``, G zeros to be worked with, holds zeros again at the end.
         """
         counts = np.bincount(places, minlength=len(junk))
         ends = np.cumsum(counts)

@@ -13,12 +13,6 @@ class SingleShots:
     Li et al., CVPR 2014 [paper], in the form torchreid evaluates [code]: junk leaves the gallery before the draw, the
     draw is made anew for each query. Every query has a random generator of its own [ours], so that its draws depend
     neither on the other queries nor on the size of blocks.
-
-    Args:
-        labels: of all images.
-        rows: the queries.
-        repeats: draws for each query.
-        seed: of the draws.
     """
 
     def __init__(self, labels: PairLabels, rows: slice, repeats: int, seed: int) -> None:

@@ -23,17 +23,14 @@ def adversarial_loss(
 
         L = - mean( log(1 - p(f_i)), log p(o_i) )
 
-    The discriminator descends on L, the new features ascend, by ``reversal`` times the gradient. Computed in float32
-    (float64 stays) outside autocast.
+    The discriminator descends on L, the new features ascend, by ``reversal`` times the gradient. A scalar, computed in
+    float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         old: (B, D) features of the old model; no gradient flows into them.
         discriminator: maps (2B, D) to logits (2B,).
         reversal: factor of the gradient that reaches the new features, from 0.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or old features that are not finite.
@@ -51,12 +48,7 @@ def adversarial_loss(
 
 
 class Discriminator(nn.Module):
-    """Tells old from new features: one hidden layer with ReLU [ours].
-
-    Args:
-        dim: D.
-        hidden: width of the hidden layer.
-    """
+    """Tells old from new features (N, dim): one hidden layer with ReLU [ours]."""
 
     def __init__(self, dim: int, hidden: int = 256) -> None:
         super().__init__()
@@ -80,9 +72,6 @@ class AdvBCTLoss(CompatibleLoss):
         elasticity: of the boundary: from 0, the mean old distance, to 1, the farthest.
         reversal: factor of the reversed gradient.
         boundary_weight: weight of the hinge at the boundary.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     needs = ("class_means", "gallery", "gallery_pids")

@@ -21,17 +21,14 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
         L = mean_i CE(scale * cos(f_i, w), y_i)
 
     With ``scale`` None the logits are plain inner products, what the old model's own linear layer gives. A prototype
-    that is not finite is no class; samples whose class is unknown are left out, and when all are the loss is zero.
-    Computed in float32 (float64 stays) outside autocast.
+    that is not finite is no class; samples whose class is unknown are left out, and when all are the loss is zero. A
+    scalar, computed in float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         prototypes: (K, D) weights of the old classifier, or mean old features; no gradient flows into them.
         targets: (B,) the row of each sample's identity in ``prototypes``, -1 for an unknown one.
         scale: of the cosines; None for inner products.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or ``scale`` out of its range.
@@ -89,9 +86,6 @@ class BCTLoss(CompatibleLoss):
             else means, since the two together did worse than means alone.
         scale: of the cosines.
             None for the old classifier's plain logits, identities it lacks being left out.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     def __init__(self, prototypes: Prototypes = "auto", scale: float | None = 16.0) -> None:

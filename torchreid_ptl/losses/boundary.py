@@ -59,17 +59,14 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
 
         L = mean_i max(1 - cos(f_i, c_{y_i}) - r_{y_i}, 0)
 
-    Images of an identity without old features are left out; when all are, the loss is zero. Computed in float32
-    (float64 stays) outside autocast.
+    Images of an identity without old features are left out; when all are, the loss is zero. A scalar, computed in
+    float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         pids: (B,) identities, rows of ``class_means``.
         class_means: (C, D) mean old features; no gradient flows into them.
         radii: (B,) as :func:`old_radii` gives them.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -93,10 +90,6 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
 
 
 def check_elasticity(elasticity: float) -> None:
-    """Makes sure that an elasticity lies in [0, 1].
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Makes sure that an elasticity lies in [0, 1]."""
     if not 0 <= elasticity <= 1:
         raise ValueError(f"elasticity is {elasticity}; from 0, the mean distance to the mean, to 1, the farthest")

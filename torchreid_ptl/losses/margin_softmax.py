@@ -21,7 +21,8 @@ def margin_softmax_loss(
 
     and cos(theta_y) - m sin(m) in place of cos(theta_y + m) where theta_y + m passes pi. The cosine of the sum is
     cos(theta) cos(m) - sin(theta) sin(m), without an arc cosine, whose slope has no bound [ours]; a feature parallel to
-    the weight of its class counts sin(theta) as a constant. Computed in float32 (float64 stays) outside autocast.
+    the weight of its class counts sin(theta) as a constant. A scalar, computed in float32 (float64 stays) outside
+    autocast.
 
     Args:
         features: (N, D), of any length.
@@ -29,9 +30,6 @@ def margin_softmax_loss(
         targets: (N,) classes from 0 to C - 1.
         scale: s, above 0.
         margin: m, in radians, from 0 to pi.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or settings out of their range.
@@ -57,11 +55,7 @@ def margin_softmax_loss(
 
 
 def check_margin(scale: float, margin: float) -> None:
-    """Makes sure of the settings of a margin softmax.
-
-    Raises:
-        ValueError: ``scale`` or ``margin`` is out of its range.
-    """
+    """Makes sure that scale and margin of a margin softmax are in their range."""
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it lies above 0, 64 for faces, about 30 for re-ID")
     if not 0 <= margin <= math.pi:

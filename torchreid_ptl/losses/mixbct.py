@@ -104,8 +104,8 @@ def mixbct_loss(
 
         L = mean_i CE(s * margin(cos(e_i, W), y_i, m)),        e = mix(new, old)
 
-    It stands in place of the new model's own classification loss. With ``ratio`` 0, or without a credible sample, it is
-    the plain :func:`margin_softmax_loss`.
+    The scalar stands in place of the new model's own classification loss. With ``ratio`` 0, or without a credible
+    sample, it is the plain :func:`margin_softmax_loss`.
 
     Args:
         new: (B, D) features of the new model.
@@ -117,9 +117,6 @@ def mixbct_loss(
         scale: s.
         margin: m, in radians.
         generator: of the draw.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
@@ -147,9 +144,6 @@ class MixBCTLoss(CompatibleLoss):
         margin: m, in radians; 0.5 for faces.
         seed: of the draws.
         keep: T, share of each identity's old features that are credible.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     credible: Tensor | None

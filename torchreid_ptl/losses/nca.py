@@ -7,21 +7,11 @@ from .compatible import at_least_float32, l2_normalize
 
 
 def nearest_centres(centres: Tensor, k: int = 10, rows: int = 1024) -> Tensor:
-    """The k most similar other identities of each identity, by the cosine of their centres.
+    """Identities (C, k) with the most similar centres (C, D), nearest first, by cosine; -1 where there are fewer.
 
-    Agents of Dynamic Gradient Reactivation, arXiv 2207.05658; K = 10 and the cosine are [ours]. Computed once for a
-    training set, in blocks of ``rows``, so that memory stays bounded.
-
-    Args:
-        centres: (C, D) mean old feature of each identity, a row of NaN for one without old features.
-        k: number of neighbours.
-        rows: identities handled at a time.
-
-    Returns:
-        Identities (C, k), nearest first; -1 where there are fewer, and for an identity without old features.
-
-    Raises:
-        ValueError: ``k`` below 1, or centres that are no matrix.
+    Agents of Dynamic Gradient Reactivation, arXiv 2207.05658; K = 10 and the cosine are [ours]. A row of NaN is an
+    identity without old features, which has no neighbours. Computed once for a training set, in blocks of ``rows``, so
+    that memory stays bounded.
 
     Example:
         >>> nearest_centres(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.2]]), k=1).flatten()
@@ -44,17 +34,10 @@ def nearest_centres(centres: Tensor, k: int = 10, rows: int = 1024) -> Tensor:
 
 
 def agent_gallery(old: Tensor, pids: Tensor, centres: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gallery of a batch: its old features, and the centres nearest to the identities of the batch.
+    """The gallery of a batch: its old features (B, D), and the centres nearest to the identities of the batch.
 
-    Args:
-        old: (B, D) old features of the batch.
-        pids: (B,) identities, rows of ``centres``.
-        centres: (C, D) as in :func:`nearest_centres`.
-        neighbours: (C, k) of :func:`nearest_centres`.
-
-    Returns:
-        Features (B + A, D), identities (B + A,) and a bool (B + A,) that marks the A agents, each of which stands there
-        once. An agent is a negative of other identities and never a positive: its identity may be in the batch too.
+    Features (B + A, D), identities (B + A,) and a bool (B + A,) that marks the A agents, each of which is there once.
+    An agent is a negative of other identities and never a positive: its identity may be in the batch too.
 
     Example:
         >>> old, centres = torch.eye(3)[:2], torch.eye(3) + 0.1

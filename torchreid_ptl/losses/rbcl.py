@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
+from .compatible import (
+    CompatibleLoss,
+    at_least_float32,
+    check_dimensions,
+    check_finite,
+    check_temperature,
+    l2_normalize,
+)
 from .nca import agent_gallery, nearest_centres
 from .ranking import Kind, Reactivation, ranking_loss
 from .registry import register_loss
@@ -46,7 +53,8 @@ def rbcl_loss(
     * ``restore``: the value unchanged, and for d > m the slope held at that of m.
 
     Queries without a positive are left out; when all are, the loss is zero. Memory: a few matrices (B, G), whatever the
-    number of positives. Computed in float32 (float64 stays) outside autocast; there is no second derivative.
+    number of positives. A scalar from 0 to 1, computed in float32 (float64 stays) outside autocast; there is no second
+    derivative.
 
     Args:
         query: (B, D) new features.
@@ -62,9 +70,6 @@ def rbcl_loss(
         lift_limit: M, in cosine, 0.05 to 0.1.
         restore_from: m, in cosine.
 
-    Returns:
-        A scalar from 0 to 1, float32 or float64.
-
     Raises:
         ValueError: shapes that do not fit, a gallery that is not finite, or settings out of their range.
 
@@ -74,7 +79,7 @@ def rbcl_loss(
         tensor(0.5000)
     """
     reactivation = Reactivation(dgr, lift_limit, restore_from)
-    _check_settings(tau, reactivation)
+    check_temperature(tau, "0.01 by default")
     _check_shapes(query, gallery, query_pids, gallery_pids)
     if (query_camids is None) != (gallery_camids is None):
         raise ValueError("Give both cameras or none: query_camids (B,) and gallery_camids (G,)")
@@ -100,9 +105,6 @@ class RBCLLoss(CompatibleLoss):
         neighbours: K, centres nearest to each identity of the batch, with gallery ``'nca'``.
         lift_limit: M, the largest lead that ``'lift'`` makes up for, in cosine.
         restore_from: m, the lead from which ``'restore'`` holds the slope, in cosine.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     weight = 5.0
@@ -118,7 +120,8 @@ class RBCLLoss(CompatibleLoss):
         restore_from: float = 0.03,
     ) -> None:
         super().__init__()
-        _check_settings(tau, Reactivation(dgr, lift_limit, restore_from))
+        Reactivation(dgr, lift_limit, restore_from)  # makes sure of them
+        check_temperature(tau, "0.01 by default")
         if gallery not in get_args(Gallery):
             raise ValueError(f"gallery is {gallery!r}; it is one of {', '.join(get_args(Gallery))}")
         if neighbours < 1:
@@ -181,12 +184,6 @@ def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:
             f"{tuple(same_image.shape)} of {same_image.dtype}"
         )
     return same_image
-
-
-def _check_settings(tau: float, reactivation: Reactivation) -> None:
-    reactivation.check()
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
 
 
 def _check_shapes(query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> None:
