@@ -121,11 +121,7 @@ def flips(old: RankingResult, now: RankingResult) -> tuple[Integers, Integers]:
 
 @dataclass(frozen=True, eq=False)
 class BackfillCurve:
-    """Scores while the gallery is re-encoded, from the cross test to the self test.
-
-    Attributes:
-        points: with rising fractions, the first 0 and the last 1.
-    """
+    """Scores while the gallery is re-encoded, by rising fractions from 0, the cross test, to 1, the self test."""
 
     points: tuple[BackfillPoint, ...]
 
@@ -158,14 +154,10 @@ def backfill_curve(
     fractions: tuple[float, ...],
     seed: int,
 ) -> BackfillCurve:
-    """Ranks the galleries between the old one and the new one.
+    """Ranks the galleries between the old one and the new one, re-encoded in an order drawn with the seed.
 
-    Args:
-        rank: ranks a gallery by the queries of the new model.
-        sides: the gallery (G, D) by the old and by the new model, of unit length.
-        tests: results of the old system, of the cross and of the self test, which are the ends of the curve.
-        fractions: parts to re-encode, from 0 to 1.
-        seed: of the order in which images are re-encoded.
+    ``rank`` ranks a gallery by queries of the new model; ``sides`` are it (G, D) by the old and the new model, of unit
+    length, and ``tests`` the results of the old system, of the cross and of the self test, which are the curve's ends.
     """
     old_test, cross, self_test = tests
     images = sides[0].shape[0]

@@ -39,10 +39,6 @@ class Plan:
         """Gallery images in parts; a single one if a few complete rows fit into the memory."""
         return list(slices(slice(0, self.shape[1]), self.columns))
 
-    def chunks(self, rows: slice) -> Iterator[slice]:
-        """A block of queries in parts to be sorted."""
-        return slices(rows, self.chunk)
-
     def buffer(self, device: torch.device) -> torch.Tensor:
         """Memory for a block, to be used for each."""
         if device.type == "cpu":  # numpy asks for huge pages, with which the first touch costs a fraction

@@ -8,12 +8,7 @@ from .result import RankingResult
 
 
 class Score(NamedTuple):
-    """mAP and CMC-1 of a test, shares between 0 and 1.
-
-    Attributes:
-        mAP: mean average precision.
-        cmc1: share of the queries whose nearest image is a match.
-    """
+    """mAP and CMC-1 of a test, the share of the queries whose nearest image is a match; between 0 and 1."""
 
     mAP: float
     cmc1: float
@@ -53,14 +48,9 @@ class UpdateGain:
 def update_gain(cross: Score, old: Score, independent: Score | None) -> UpdateGain:
     """What queries by the new model gain on the old gallery, of what an independent new model would gain in all.
 
-    The update gain of the field [paper]::
+    The update gain of the field [paper], with the cross test, the old test and the independent model's self test::
 
         gain = (M(new, old) - M(old, old)) / (M(ind, ind) - M(old, old))
-
-    Args:
-        cross: M(new, old).
-        old: M(old, old).
-        independent: M(ind, ind), the self test of a new model trained without regard to the old one.
 
     Example:
         >>> update_gain(Score(0.45, 0.6), Score(0.4, 0.6), Score(0.5, 0.6)).mAP.__round__(3)

@@ -46,15 +46,10 @@ class MeasuredRates:
 
 
 class ErrorRates:
-    """False and true accept rates at the starts of bins, which are exact there.
+    """False and true accept rates at the starts of bins, which are exact there, from counts (U,) in rising bins (U,).
 
     ``thresholds`` are the starts of the bins, and the end of the last one unless it is infinity; ``far`` and ``tar``
     the shares of impostor and of genuine pairs below each, NaN if there are none.
-
-    Args:
-        bins: bins that hold pairs, rising, shape (U,).
-        genuine: genuine pairs in each, shape (U,).
-        impostor: impostor pairs in each, shape (U,).
     """
 
     def __init__(self, bins: Integers, genuine: Integers, impostor: Integers) -> None:

@@ -27,9 +27,9 @@ class RankedLists:
     def __init__(self, labels: PairLabels, rows: slice, count_top: int = 0) -> None:
         self.rows = rows
         self.size = rows.stop - rows.start
-        same = labels.same_identity(rows)
-        self._junk_rows, self._junk_columns = same.junk_places
-        self._match_rows, self._match_columns = same.matches
+        owners, columns, junk = labels.same_identity(rows)
+        self._junk_rows, self._junk_columns = owners[junk], columns[junk]
+        self._match_rows, self._match_columns = owners[~junk], columns[~junk]
         self._values = np.empty(len(self._match_rows), dtype=np.float32)
         self._before = np.zeros(len(self._match_rows), dtype=np.int64)
         self._ends = np.searchsorted(self._match_rows, np.arange(self.size + 1))
@@ -153,17 +153,10 @@ class Sorter:
     are sorted.
     """
 
-    def __init__(self, values: int, workers: int) -> None:
-        self._count = workers
-        self._workers = ThreadPoolExecutor(workers)
+    def __init__(self, values: int, workers: int, pool: ThreadPoolExecutor) -> None:
+        self._count, self._pool = workers, pool
         # One is worked on while the other one is read; fresh memory each time would cost as much as the sort.
         self._memory = [(np.empty(values, dtype=np.float32), np.empty(values, dtype=np.bool_)) for _ in range(2)]
-
-    def __enter__(self) -> "Sorter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._workers.shutdown()
 
     def __call__(
         self, distances: Floats32, junk: tuple[Integers, Integers], farthest: Floats32
@@ -181,7 +174,7 @@ class Sorter:
             return _sorted(distances[rows], places, farthest[rows], memory[0][rows], memory[1][rows])
 
         bounds = np.linspace(0, len(distances), self._count + 1).astype(int).tolist()
-        parts = self._workers.map(work, map(slice, bounds[:-1], bounds[1:]))
+        parts = self._pool.map(work, map(slice, bounds[:-1], bounds[1:]))
         return lambda: [row for part in parts for row in part]
 
 

@@ -1,6 +1,7 @@
 """Ranking of a gallery for every query: mAP, CMC and mINP in bounded memory, near the time of the matrix product."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from .all_pairs import load_features
-from .arrays import Floats, Integers, Progress
+from .arrays import Floats, Integers, Progress, slices
 from .blocks import Plan, make_plan
 from .descriptors import Descriptors
 from .distances import Distances, FeatureDistances, MatrixDistances, Rows, device_of
@@ -73,7 +74,7 @@ def evaluate_ranking(
     work.run(progress)
     most = len(np.unique(labels.gallery_pids)) if shots else matrix.shape[1]
     result = work.scores.result(min(options.max_rank, most), skipped, work.shots)
-    return replace(result, top=work.top, top_distances=work.near)
+    return replace(result, top=work.top, top_distances=work.near) if options.return_top else result
 
 
 def rank(
@@ -151,11 +152,8 @@ class _Work:
         self.shots: Integers | None = None
         if self.shot_settings:
             self.shots = np.zeros((queries, self.shot_settings[0]), dtype=np.int64)
-        self.top: Integers | None = None
-        self.near: Floats | None = None
-        if self.return_top:
-            self.top = np.full((queries, self.return_top), -1, dtype=np.int64)
-            self.near = np.full((queries, self.return_top), np.nan)
+        self.top: Integers = np.full((queries, self.return_top), -1, dtype=np.int64)
+        self.near: Floats = np.full((queries, self.return_top), np.nan)
         self._zeros = np.zeros(gallery)
 
     def run(self, progress: Progress | None) -> None:
@@ -163,7 +161,8 @@ class _Work:
         plan, tiles = self.plan, self.plan.tiles()
         buffer = plan.buffer(self.distances.device)
         on_gpu = self.distances.device.type == "cuda"
-        with torch.no_grad(), Sorter(0 if on_gpu else plan.chunk * plan.columns, plan.workers) as sorter:
+        with torch.no_grad(), ThreadPoolExecutor(plan.workers) as pool:
+            sorter = Sorter(0 if on_gpu else plan.chunk * plan.columns, plan.workers, pool)
             for rows in plan.row_blocks():
                 if len(tiles) == 1:
                     self._whole_rows(rows, tiles[0], buffer, sorter)
@@ -176,7 +175,7 @@ class _Work:
         """Reads and counts from one block; a part of it is sorted while the one before is counted."""
         block = self.distances.block(rows, tile, buffer)
         pending: tuple[Any, ...] = ()
-        for chunk in self.plan.chunks(rows):
+        for chunk in slices(rows, self.plan.chunk):
             lists = self._lists(chunk)
             part = block[chunk.start - rows.start : chunk.stop - rows.start]
             for item in lists:
@@ -188,7 +187,7 @@ class _Work:
 
     def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, sorter: Sorter) -> None:
         """Makes each tile twice: once for the matches' distances, once to count."""
-        chunks = [self._lists(chunk) for chunk in self.plan.chunks(rows)]
+        chunks = [self._lists(chunk) for chunk in slices(rows, self.plan.chunk)]
         for counting in (False, True):
             for tile in tiles:
                 block = self.distances.block(rows, tile, buffer)
@@ -218,7 +217,7 @@ class _Work:
         if shots is not None and self.shots is not None:
             self.shots[lists.rows] = shots.ranks()
         top = lists.top()
-        if top is not None and self.top is not None and self.near is not None:
+        if top is not None:
             self.top[lists.rows], self.near[lists.rows] = top
 
 

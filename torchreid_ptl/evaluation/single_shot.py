@@ -16,11 +16,12 @@ class SingleShots:
     """
 
     def __init__(self, labels: PairLabels, rows: slice, repeats: int, seed: int) -> None:
-        self._same = labels.same_identity(rows)
+        owners, columns, junk = labels.same_identity(rows)
+        self._matches = owners[~junk], columns[~junk]
         size = rows.stop - rows.start
         order, self._starts, self._counts = labels.groups
         self._own = np.searchsorted(labels.gallery_pids[order][self._starts], labels.query_pids[rows])
-        self.valid = np.bincount(self._same.matches[0], minlength=size) > 0
+        self.valid = np.bincount(self._matches[0], minlength=size) > 0
         shape = (size, repeats, len(self._starts))
         self._drawn = np.empty(shape, dtype=np.int64)
         self._values = np.zeros(shape, dtype=np.float32)
@@ -33,7 +34,7 @@ class SingleShots:
         """A gallery image (repeats, identities) of every identity; of the query's own one a match."""
         uniform = generator.random((repeats, len(self._starts)))
         drawn = order[self._starts + (uniform * self._counts).astype(np.int64)]
-        rows, columns = self._same.matches
+        rows, columns = self._matches
         matches = columns[rows == row]
         own = self._own[row]
         drawn[:, own] = matches[(uniform[:, own] * len(matches)).astype(np.int64)]

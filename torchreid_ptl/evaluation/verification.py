@@ -163,9 +163,9 @@ def _same_identity(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of pairs of one identity, of a few rows at a time: distances (P, 1), groups (P,), whether they match (P,)."""
     for part in slices(rows, max(1, _LISTED_PAIRS // len(labels.gallery_pids))):
-        same = labels.same_identity(part)
-        within = inside(same.columns, tile)
-        found = same.rows[within] + part.start, same.columns[within], ~same.junk[within]
+        owners, columns, junk = labels.same_identity(part)
+        within = inside(columns, tile)
+        found = owners[within] + part.start, columns[within], ~junk[within]
         queries, images, matches = (torch.from_numpy(each).to(block.device) for each in found)
         values = block[queries - rows.start, images - tile.start]
         yield values[:, None], groups[0][queries] + groups[1][images], matches

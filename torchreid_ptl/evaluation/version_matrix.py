@@ -24,10 +24,8 @@ FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 def average_compatibility(scores: npt.ArrayLike) -> float:
     """AC: the share of pairs of versions of which the newer one's queries lose nothing on the older one's gallery.
 
-    Over all k < t, of C[t][k] >= C[k][k] [paper].
-
-    Args:
-        scores: C (T, T); C[t][k] is the score of queries by version t in the gallery of version k.
+    Over all k < t, of C[t][k] >= C[k][k] [paper], with C[t][k], shape (T, T), the score of queries by version t in the
+    gallery of version k.
 
     Example:
         >>> average_compatibility([[0.5, 0], [0.6, 0.7]]), average_compatibility([[0.5, 0], [0.4, 0.7]])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, at_least_float32, check_dimensions, l2_normalize
+from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_shapes, l2_normalize
 from .registry import register_loss
 
 Prototypes = Literal["auto", "classifier", "means"]
@@ -38,12 +38,8 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
         tensor(0.1269)
     """
     _check_scale(scale)
-    if new.dim() != 2 or prototypes.dim() != 2 or targets.shape != new.shape[:1]:
-        raise ValueError(
-            "Expected new features (B, D), prototypes (K, D) and targets (B,); got "
-            f"{tuple(new.shape)}, {tuple(prototypes.shape)} and {tuple(targets.shape)}"
-        )
     check_dimensions(new, prototypes)
+    check_shapes("new features (B, D), prototypes (K, D) and targets (B,)", new, prototypes, targets)
     known = prototypes.isfinite().all(dim=1)
     weights = prototypes.detach().masked_fill(~known[:, None], 0.0)
     with torch.autocast(new.device.type, enabled=False):

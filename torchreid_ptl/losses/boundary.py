@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .compatible import check_dimensions, check_finite, l2_normalize
+from .compatible import check_dimensions, check_finite, check_shapes, l2_normalize
 
 
 def old_radii(
@@ -34,10 +34,7 @@ def old_radii(
         tensor([0.3000])
     """
     check_elasticity(elasticity)
-    if gallery.dim() != 2 or gallery_pids.shape != gallery.shape[:1]:
-        raise ValueError(
-            f"Expected gallery (G, D) and gallery_pids (G,); got {tuple(gallery.shape)} and {tuple(gallery_pids.shape)}"
-        )
+    check_shapes("gallery (G, D) and gallery_pids (G,)", gallery, gallery_pids)
     check_dimensions(class_means, gallery)
     present, place = pids.unique(return_inverse=True)
     wanted = torch.isin(gallery_pids, present.to(gallery_pids))
@@ -75,11 +72,7 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
         >>> boundary_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([0]), torch.eye(2), torch.tensor([0.3]))
         tensor(0.7000)
     """
-    if new.dim() != 2 or pids.shape != new.shape[:1] or radii.shape != new.shape[:1]:
-        raise ValueError(
-            "Expected new features (B, D), pids (B,) and radii (B,); got "
-            f"{tuple(new.shape)}, {tuple(pids.shape)} and {tuple(radii.shape)}"
-        )
+    check_shapes("new features (B, D), pids (B,) and radii (B,)", new, pids, radii)
     check_dimensions(new, class_means)
     with torch.autocast(new.device.type, enabled=False):
         centres = class_means.detach()[pids]

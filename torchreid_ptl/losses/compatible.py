@@ -1,5 +1,6 @@
 """What all losses of backward-compatible training share: one call, its checks, and normalisation."""
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -88,19 +89,28 @@ def check_batch(new: Tensor, old: Tensor, pids: Tensor | None = None) -> None:
     checked = _CHECKED.get()
     if checked is not None and checked[0] is new and checked[1] is old:
         return
-    labelled = pids is None or pids.shape == new.shape[:1]
-    if new.dim() != 2 or old.dim() != 2 or len(new) != len(old) or not labelled:
-        raise ValueError(
-            "Expected new features (B, D), old features (B, D) and pids (B,); got "
-            f"{tuple(new.shape)}, {tuple(old.shape)} and {'none' if pids is None else tuple(pids.shape)}"
-        )
     check_dimensions(new, old)
+    if pids is None:
+        check_shapes("new features (B, D) and old features (B, D)", new, old)
+    else:
+        check_shapes("new features (B, D), old features (B, D) and pids (B,)", new, old, pids)
     check_finite(old)
+
+
+def check_shapes(expected: str, *tensors: Tensor) -> None:
+    """Makes sure of shapes such as ``"features (N, D) and pids (N,)"``, where a letter stands for one size."""
+    sizes: dict[str, int] = {}
+    for letters, tensor in zip(re.findall(r"\(([A-Z, ]+)\)", expected), tensors, strict=True):
+        names = re.findall("[A-Z]", letters)
+        fit = tensor.dim() == len(names)
+        if not fit or any(sizes.setdefault(name, size) != size for name, size in zip(names, tensor.shape, strict=True)):
+            *shapes, last = (str(tuple(each.shape)) for each in tensors)
+            raise ValueError(f"Expected {expected}; got {', '.join(shapes)} and {last}")
 
 
 def check_dimensions(new: Tensor, old: Tensor) -> None:
     """Makes sure that new and old features have one dimension; the error names both and the remedies."""
-    if new.shape[1] != old.shape[1]:
+    if new.dim() == old.dim() == 2 and new.shape[1] != old.shape[1]:
         raise ValueError(
             f"New features have {new.shape[1]} dimensions and old ones {old.shape[1]}. Give the new model an embedding "
             f"head of {old.shape[1]} dimensions, or truncate or zero-pad one of the two by a declared rule"

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import l2_normalize
+from .compatible import check_shapes, l2_normalize
 
 
 def margin_softmax_loss(
@@ -39,12 +39,7 @@ def margin_softmax_loss(
         tensor(0.0295)
     """
     check_margin(scale, margin)
-    fit = features.dim() == 2 and weight.dim() == 2 and features.shape[1] == weight.shape[1]
-    if not fit or targets.shape != features.shape[:1]:
-        raise ValueError(
-            "Expected features (N, D), weight (C, D) and targets (N,); got "
-            f"{tuple(features.shape)}, {tuple(weight.shape)} and {tuple(targets.shape)}"
-        )
+    check_shapes("features (N, D), weight (C, D) and targets (N,)", features, weight, targets)
     with torch.autocast(features.device.type, enabled=False):
         cosine = l2_normalize(features) @ l2_normalize(weight, features).T
         own = cosine.gather(1, targets[:, None])

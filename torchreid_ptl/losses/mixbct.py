@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, l2_normalize
+from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, check_shapes, l2_normalize
 from .margin_softmax import check_margin, margin_softmax_loss
 from .registry import register_loss
 
@@ -36,8 +36,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         tensor([ True,  True, False])
     """
     _check_keep(keep)
-    if features.dim() != 2 or pids.shape != features.shape[:1]:
-        raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
+    check_shapes("features (N, D) and pids (N,)", features, pids)
     check_finite(torch.cat([torch.linalg.vector_norm(at_least_float32(rows), dim=1) for rows in features.split(ROWS)]))
     _, label, counts = pids.unique(return_inverse=True, return_counts=True)
     distance = _distance_to_mean(features, label, counts)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, check_dimensions, check_temperature, l2_normalize
+from .compatible import CompatibleLoss, check_batch, check_dimensions, check_shapes, check_temperature, l2_normalize
 from .registry import register_loss
 
 
@@ -40,10 +40,7 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
     """
     check_temperature(tau, "0.05 by default")
     check_batch(new, old, pids)
-    if queue.dim() != 2 or queue_pids.shape != queue.shape[:1]:
-        raise ValueError(
-            f"Expected queue (Q, D) and queue_pids (Q,); got {tuple(queue.shape)} and {tuple(queue_pids.shape)}"
-        )
+    check_shapes("queue (Q, D) and queue_pids (Q,)", queue, queue_pids)
     check_dimensions(new, queue)
     with torch.autocast(new.device.type, enabled=False):
         f, o = l2_normalize(new), l2_normalize(old.detach(), new)

@@ -13,13 +13,7 @@ BLOCK = 1 << 18  # numbers of (pair, gallery) held at a time: 1 MB in float32, w
 
 @dataclass(frozen=True)
 class Reactivation:
-    """Dynamic gradient reactivation (DGR) [ours]: how negatives keep a gradient where the sigmoid has none.
-
-    Attributes:
-        kind: ``'none'``, ``'lift'`` or ``'restore'``.
-        lift_limit: M, the largest lead of a positive that ``lift`` makes up for, in cosine.
-        restore_from: m, the lead of a negative from which ``restore`` holds the slope, in cosine.
-    """
+    """Dynamic gradient reactivation (DGR) [ours], with the limits of :func:`.rbcl.rbcl_loss`."""
 
     kind: Kind = "none"
     lift_limit: float = 0.1

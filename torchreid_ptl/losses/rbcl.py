@@ -11,6 +11,7 @@ from .compatible import (
     at_least_float32,
     check_dimensions,
     check_finite,
+    check_shapes,
     check_temperature,
     l2_normalize,
 )
@@ -80,7 +81,9 @@ def rbcl_loss(
     """
     reactivation = Reactivation(dgr, lift_limit, restore_from)
     check_temperature(tau, "0.01 by default")
-    _check_shapes(query, gallery, query_pids, gallery_pids)
+    check_dimensions(query, gallery)
+    expected = "query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,)"
+    check_shapes(expected, query, gallery, query_pids, gallery_pids)
     if (query_camids is None) != (gallery_camids is None):
         raise ValueError("Give both cameras or none: query_camids (B,) and gallery_camids (G,)")
     same_person = query_pids[:, None] == gallery_pids[None, :]
@@ -184,14 +187,3 @@ def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:
             f"{tuple(same_image.shape)} of {same_image.dtype}"
         )
     return same_image
-
-
-def _check_shapes(query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> None:
-    fit = query.dim() == gallery.dim() == 2
-    if not fit or query_pids.shape != query.shape[:1] or gallery_pids.shape != gallery.shape[:1]:
-        shapes = [str(tuple(item.shape)) for item in (query, gallery, query_pids, gallery_pids)]
-        raise ValueError(
-            "Expected query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,); got "
-            f"{', '.join(shapes[:3])} and {shapes[3]}"
-        )
-    check_dimensions(query, gallery)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .compatible import at_least_float32
+from .compatible import at_least_float32, check_shapes
 
 
 def std_loss(
@@ -47,10 +47,7 @@ def std_loss(
     if lambda_ < 1:
         if logits is None or targets is None:
             raise ValueError(f"logits and targets are needed with lambda {lambda_}; only lambda 1 does without")
-        if logits.dim() != 2 or targets.shape != logits.shape[:1]:
-            raise ValueError(
-                f"Expected logits (N, C) and targets (N,); got {tuple(logits.shape)} and {tuple(targets.shape)}"
-            )
+        check_shapes("logits (N, C) and targets (N,)", logits, targets)
         with torch.autocast(logits.device.type, enabled=False):
             plain = F.cross_entropy(at_least_float32(logits), targets, label_smoothing=label_smoothing)
         total.append((1 - lambda_) * plain)

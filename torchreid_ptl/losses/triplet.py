@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .compatible import at_least_float32
+from .compatible import at_least_float32, check_shapes
 
 
 def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3) -> Tensor:
@@ -29,8 +29,7 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
         >>> batch_hard_triplet_loss(torch.eye(4), torch.tensor([0, 0, 1, 1]))
         tensor(0.3000)
     """
-    if features.dim() != 2 or pids.shape != features.shape[:1]:
-        raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
+    check_shapes("features (N, D) and pids (N,)", features, pids)
     with torch.autocast(features.device.type, enabled=False):
         x = at_least_float32(features)
         squared = x.pow(2).sum(dim=1)

@@ -113,17 +113,10 @@ def embed(
     size: tuple[int, int] = (256, 128),
     **options: Any,
 ) -> Embedded:
-    """Builds a model of the host or the plugin with an embedding head.
+    """Builds a model of the host or the plugin by its name, as an :class:`Embedded` with its arguments.
 
-    Args:
-        name: of the model.
-        dim: of the descriptor.
-        num_classes: number of training identities.
-        loss: ``'softmax'`` or ``'triplet'``.
-        pretrained: whether to load ImageNet weights, through the host.
-        use_gpu: handed to the host.
-        size: height and width of the images, in pixels.
-        **options: further arguments of the plugin's own models.
+    ImageNet weights are loaded through the host, which is handed ``use_gpu``; ``options`` are further arguments of the
+    plugin's own models.
 
     Raises:
         KeyError: an unknown model or loss.

@@ -21,11 +21,7 @@ def build_backbone(name: str, loss: str, pretrained: bool, use_gpu: bool, **opti
 
 @contextmanager
 def missing_weights_explained(name: str, pretrained: bool) -> Iterator[None]:
-    """Turns what the host raises when it cannot download ImageNet weights into an answer.
-
-    Args:
-        name: the host's name of the model built inside.
-        pretrained: whether weights are asked for; otherwise nothing is changed.
+    """Turns what the host raises when it cannot download ImageNet weights of a model by its name into an answer.
 
     Raises:
         PretrainedWeightsError: names the file to place and where.
