@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from .arrays import Booleans, Floats, Integers
-from .compatibility_score import Score
 from .distances import Rows
-from .result import RankingResult
+from .result import RankingResult, Score
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of the gallery that are re-encoded by default."""

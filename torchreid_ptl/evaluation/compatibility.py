@@ -9,14 +9,12 @@ import torch
 
 from .arrays import Progress
 from .backfill import FRACTIONS, backfill_curve, check_fractions, rankings_between
-from .compatibility_result import CompatibilityResult
-from .compatibility_score import Score, update_gain
-from .descriptors import Pair, require_same_images
-from .dimensions import common_dimension, dimension_of
+from .compatibility_result import CompatibilityResult, update_gain
+from .descriptors import Pair, common_dimension, dimension_of, require_same_images
 from .distances import device_of
 from .normalized import NormalizedRows, Rankings, normalized_sides
 from .options import DEFAULTS, EvaluationOptions
-from .result import RankingResult
+from .result import RankingResult, Score
 
 # Queries and gallery, the result of their test, or its mAP and CMC-1.
 Independent: TypeAlias = Pair | RankingResult | Score | tuple[float, float]

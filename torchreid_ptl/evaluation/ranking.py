@@ -15,11 +15,10 @@ from .blocks import Plan, make_plan
 from .descriptors import Descriptors
 from .distances import Distances, FeatureDistances, MatrixDistances, Rows, device_of
 from .labels import PairLabels
-from .lists import RankedLists, Sorter
+from .lists import RankedLists, SingleShots, Sorter
 from .options import DEFAULTS, EvaluationOptions
 from .rerank import RerankedDistances, rerank
 from .result import RankingResult, Scores
-from .single_shot import SingleShots
 
 GivenDistances: TypeAlias = Distances | torch.Tensor | npt.NDArray[Any]
 

@@ -1,8 +1,9 @@
 """What a ranking is worth: average precision, CMC and INP."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,6 +70,25 @@ class RankingResult:
         cmc = "   ".join(f"rank-{k} {self.rank(k):.2%}" for k in ranks)
         without = f", {len(self.skipped)} of them skipped: no match in another camera" if len(self.skipped) else ""
         return f"mAP {self.mAP:.2%}   mINP {self.mINP:.2%}\n{cmc}\n{len(self.first_hit)} queries{without}"
+
+
+class Score(NamedTuple):
+    """mAP and CMC-1 of a test, the share of the queries whose nearest image is a match; between 0 and 1."""
+
+    mAP: float
+    cmc1: float
+
+    @classmethod
+    def of(cls, result: RankingResult) -> "Score":
+        """The two figures of a ranking."""
+        return cls(result.mAP, result.rank(1))
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain Python numbers for JSON; None where there is no number."""
+        return {name: None if math.isnan(value) else float(value) for name, value in self._asdict().items()}
+
+    def __str__(self) -> str:
+        return f"mAP {self.mAP:.2%}   CMC-1 {self.cmc1:.2%}"
 
 
 class Scores:

@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from ..runtime.tables import as_markdown
 from .arrays import Floats, Progress
-from .compatibility_score import Score
-from .descriptors import Pair, require_same_images
-from .dimensions import common_dimension, dimension_of
+from .descriptors import Pair, common_dimension, dimension_of, require_same_images
 from .distances import device_of
 from .normalized import Rankings, normalized_sides
 from .options import DEFAULTS, EvaluationOptions
+from .result import Score
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
