@@ -10,12 +10,9 @@ from .result import RankingResult, Score
 
 @dataclass(frozen=True)
 class UpdateGain:
-    """The part of a re-encoding's gain that an update has without it.
+    """The part of a re-encoding's gain that an update has without it, 1 for all of it, by mAP and by CMC-1.
 
-    Attributes:
-        mAP: by mAP, 1 for all of it; NaN where the independent model gains nothing.
-        cmc1: by CMC-1, likewise.
-        why_none: why it cannot; empty if both can.
+    NaN where the independent model gains nothing; ``why_none`` says why, and is empty if both are numbers.
     """
 
     mAP: float

@@ -30,14 +30,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class MeasuredRates:
-    """What a threshold does to the pairs inside one half of the identities.
-
-    Attributes:
-        far: false accept rate.
-        tar: true accept rate.
-        genuine_pairs: pairs of one identity by different cameras.
-        impostor_pairs: pairs of different identities.
-    """
+    """False and true accept rate of a threshold inside one half of the identities, and the pairs behind them."""
 
     far: float
     tar: float

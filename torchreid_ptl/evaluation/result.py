@@ -62,14 +62,13 @@ class RankingResult:
             "skipped": len(self.skipped),
         }
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def summary(self, ranks: Sequence[int] = (1, 5, 10, 20)) -> str:
         """A few lines in percent, with the CMC at the given ranks."""
         cmc = "   ".join(f"rank-{k} {self.rank(k):.2%}" for k in ranks)
         without = f", {len(self.skipped)} of them skipped: no match in another camera" if len(self.skipped) else ""
         return f"mAP {self.mAP:.2%}   mINP {self.mINP:.2%}\n{cmc}\n{len(self.first_hit)} queries{without}"
+
+    __str__ = summary
 
 
 class Score(NamedTuple):

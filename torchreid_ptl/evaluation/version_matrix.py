@@ -95,12 +95,11 @@ class VersionMatrix:
         tables = {figure: [scores for _, scores in self.rows(figure)] for figure in FIGURES}
         return {"versions": list(self.names), **tables, "AC": self.AC.as_dict(), "AM": self.AM.as_dict()}
 
-    def __str__(self) -> str:
-        return self.as_markdown()
-
     def as_markdown(self) -> str:
         """A table for each figure, in percent, with AC and AM; also to be read as it is."""
         return "\n\n".join(self._table(figure) for figure in FIGURES) + "\n"
+
+    __str__ = as_markdown
 
     def _table(self, figure: str) -> str:
         lines = [[f"{FIGURES[figure]} (%): queries \\ gallery", *self.names]]

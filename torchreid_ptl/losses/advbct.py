@@ -1,7 +1,6 @@
 """AdvBCT: a discriminator between old and new features, and an elastic boundary."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +40,10 @@ def adversarial_loss(
     """
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
-        reversed_new = _Reversed.apply(l2_normalize(new), reversal)
-        logits = discriminator(torch.cat([reversed_new, l2_normalize(old.detach(), new)]))
+        points = l2_normalize(new)
+        if points.requires_grad:
+            points.register_hook(lambda gradient: -reversal * gradient)
+        logits = discriminator(torch.cat([points, l2_normalize(old.detach(), new)]))
         is_old = torch.arange(len(logits), device=logits.device) >= len(new)
         return F.binary_cross_entropy_with_logits(logits, is_old.to(logits))
 
@@ -102,14 +103,3 @@ class AdvBCTLoss(CompatibleLoss):
         radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, self.elasticity)
         outside = boundary_loss(new, pids, means, radii)
         return adversarial_loss(new, old, self.discriminator, self.reversal) + self.boundary_weight * outside
-
-
-class _Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        return -ctx.factor * upstream[0], None

@@ -37,7 +37,7 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
         >>> bct_loss(torch.eye(2), torch.eye(2), torch.tensor([0, -1]), scale=2.0)
         tensor(0.1269)
     """
-    _check_scale(scale)
+    check_scale(scale)
     check_dimensions(new, prototypes)
     check_shapes("new features (B, D), prototypes (K, D) and targets (B,)", new, prototypes, targets)
     known = prototypes.isfinite().all(dim=1)
@@ -86,7 +86,7 @@ class BCTLoss(CompatibleLoss):
 
     def __init__(self, prototypes: Prototypes = "auto", scale: float | None = 16.0) -> None:
         super().__init__()
-        _check_scale(scale)
+        check_scale(scale)
         if prototypes not in get_args(Prototypes):
             raise ValueError(f"prototypes is {prototypes!r}; it is one of {', '.join(get_args(Prototypes))}")
         if prototypes != "classifier" and scale is None:
@@ -112,6 +112,7 @@ class BCTLoss(CompatibleLoss):
         return self.prototypes == "classifier"
 
 
-def _check_scale(scale: float | None) -> None:
+def check_scale(scale: float | None) -> None:
+    """Makes sure that the scale of cosines lies above 0, or is None."""
     if scale is not None and not scale > 0:
         raise ValueError(f"scale is {scale}; it lies above 0, about 16, or is None for inner products")

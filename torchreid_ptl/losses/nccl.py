@@ -89,14 +89,10 @@ class NCCLLoss(CompatibleLoss):
         filled = min(int(self.seen), len(self.queue))
         value = nccl_loss(new, old, pids, self.queue[:filled], self.queue_pids[:filled], self.tau)
         if self.training:
-            self._enter(l2_normalize(old), pids)
+            size = len(self.queue)
+            entering = l2_normalize(old)[-size:]
+            places = (self.seen + torch.arange(len(entering), device=self.seen.device)) % size
+            self.queue[places] = entering.to(self.queue)
+            self.queue_pids[places] = pids[-size:].to(self.queue_pids)
+            self.seen += len(entering)
         return value
-
-    @torch.no_grad()
-    def _enter(self, old: Tensor, pids: Tensor) -> None:
-        size = len(self.queue)
-        old, pids = old[-size:], pids[-size:]
-        places = (self.seen + torch.arange(len(old), device=self.seen.device)) % size
-        self.queue[places] = old.to(self.queue)
-        self.queue_pids[places] = pids.to(self.queue_pids)
-        self.seen += len(old)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .bct import bct_loss
+from .bct import bct_loss, check_scale
 from .compatible import CompatibleLoss, check_batch, check_temperature, l2_normalize
 from .registry import register_loss
 
@@ -92,8 +92,7 @@ class UniBCTLoss(CompatibleLoss):
     def __init__(self, lambda_: float = 0.9, tau: float = 0.05, scale: float = 16.0) -> None:
         super().__init__()
         _check_propagation(lambda_, tau)
-        if not scale > 0:
-            raise ValueError(f"scale is {scale}; it lies above 0, about 16")
+        check_scale(scale)
         self.lambda_, self.tau, self.scale = lambda_, tau, scale
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
