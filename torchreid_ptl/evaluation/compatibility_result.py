@@ -39,15 +39,11 @@ def update_gain(cross: Score, old: Score, independent: Score | None) -> UpdateGa
     """
     if independent is None:
         return UpdateGain(math.nan, math.nan, "no independent model was given")
-    reasons = [
-        f"the independent model's {label}, {best:.2%}, is not above the old one's, {base:.2%}"
-        for label, best, base in zip(("mAP", "CMC-1"), independent, old, strict=True)
-        if not best > base
-    ]
-    gains = [
-        (now - base) / (best - base) if best > base else math.nan
-        for now, base, best in zip(cross, old, independent, strict=True)
-    ]
+    gains, reasons = [], []
+    for label, now, base, best in zip(("mAP", "CMC-1"), cross, old, independent, strict=True):
+        gains.append((now - base) / (best - base) if best > base else math.nan)
+        if not best > base:
+            reasons.append(f"the independent model's {label}, {best:.2%}, is not above the old one's, {base:.2%}")
     return UpdateGain(gains[0], gains[1], "; ".join(reasons))
 
 

@@ -54,13 +54,12 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
 def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Tensor) -> tuple[Tensor, Tensor]:
     """The old classifier, with mean old features as further classes for the identities it lacks [paper].
 
+    Gives prototypes (C_old + M, D), and (C,) the row of each training identity there, -1 for one that has none.
+
     Args:
         old_classifier: (C_old, D).
         old_classes: (C,) its row for each training identity, -1 for an unknown one.
         class_means: (C, D), a row of NaN for an identity without old features.
-
-    Returns:
-        Prototypes (C_old + M, D), and (C,) the row of each training identity there, -1 for one that has none.
 
     Example:
         >>> join_prototypes(torch.eye(2), torch.tensor([1, -1]), torch.tensor([[9.0, 9.0], [1.0, 1.0]]))[1]

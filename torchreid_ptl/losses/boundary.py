@@ -11,7 +11,8 @@ def old_radii(
 ) -> Tensor:
     r"""Distance from its mean within which the old features of an identity lie [ours].
 
-    With d = 1 - cos to the mean old feature of the identity, over its old features::
+    Radii (B,), float32 or float64; infinite for an identity without old features. With d = 1 - cos to the mean old
+    feature of the identity, over its old features::
 
         r_y = mean d + elasticity * (max d - mean d)
 
@@ -21,9 +22,6 @@ def old_radii(
         class_means: (C, D), a row of NaN for an identity without old features.
         pids: (B,) the identities wanted, rows of ``class_means``.
         elasticity: from 0, the mean distance, to 1, the farthest.
-
-    Returns:
-        (B,) radii, float32 or float64; infinite for an identity without old features.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or ``elasticity`` out of its range.
@@ -41,9 +39,8 @@ def old_radii(
     features, label = gallery[wanted].detach(), torch.searchsorted(present, gallery_pids[wanted].to(present))
     check_finite(features, "gallery")
     with torch.autocast(gallery.device.type, enabled=False):
-        distance = 1 - (l2_normalize(features) * l2_normalize(class_means.detach(), features)[present[label]]).sum(
-            dim=1
-        )
+        centres = l2_normalize(class_means.detach(), features)[present[label]]
+        distance = 1 - (l2_normalize(features) * centres).sum(dim=1)
         largest = distance.new_full((len(present),), -torch.inf).scatter_reduce(0, label, distance, "amax")
         mean = torch.zeros_like(largest).index_add(0, label, distance) / label.bincount(minlength=len(present))
         return (mean + elasticity * (largest - mean)).nan_to_num(nan=torch.inf)[place]

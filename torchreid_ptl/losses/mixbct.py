@@ -13,7 +13,7 @@ ROWS = 1 << 12  # features handled at a time, so that the working memory does no
 
 
 def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
-    """The old features that lie near the middle of their class.
+    """The old features that lie near the middle of their class, as a bool (N,).
 
     MixBCT, arXiv 2308.06948 [code]: rows L2-normalised, then every column L2-normalised over the whole set; of each
     class the ceil(keep * n) samples nearest, in Euclidean distance, to the class mean stay; of two at the same distance
@@ -23,9 +23,6 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         features: (N, D) old features of all training images.
         pids: (N,) identities, any integers.
         keep: share that stays, above 0, at most 1.
-
-    Returns:
-        A bool (N,), true for those that stay.
 
     Raises:
         ValueError: shapes that do not fit, features that are not finite, or ``keep`` out of its range.
@@ -54,7 +51,8 @@ def mix_features(
     """Replaces some new features by the normalised old features of the same images.
 
     MixBCT, arXiv 2308.06948 [code]: k = min(int(ratio * B), number of credible) of the credible samples, drawn without
-    replacement. The draw is seeded [ours].
+    replacement. The draw is seeded [ours]. Gives the mixed features (B, D), float32 or float64, and a bool (B,) that
+    marks the replaced ones.
 
     Args:
         new: (B, D) features of the new model.
@@ -62,9 +60,6 @@ def mix_features(
         credible: bool (B,), whose old feature may be used.
         ratio: share of the batch, from 0 to 1.
         generator: of the draw; torch's own if None.
-
-    Returns:
-        The mixed features (B, D), float32 or float64, and a bool (B,) that marks the replaced ones.
 
     Raises:
         ValueError: shapes that do not fit, or ``ratio`` out of its range.

@@ -19,7 +19,8 @@ def refine_prototypes(
 
         O' = (1 - lambda) (I - lambda A)^-1 O        prototype of y = mean of O'_i over its images in the batch
 
-    Identities that are not in the batch keep their mean old feature. Nothing here has a gradient.
+    Identities that are not in the batch keep their mean old feature. The prototypes (C, D) have norm 1, in float32 or
+    float64. Nothing here has a gradient.
 
     Args:
         new: (B, D) features of the new model.
@@ -28,9 +29,6 @@ def refine_prototypes(
         class_means: (C, D), a row of NaN for an identity without old features.
         lambda_: share of the neighbours, from 0, below 1.
         tau: temperature, in cosine.
-
-    Returns:
-        Prototypes (C, D) of norm 1, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
