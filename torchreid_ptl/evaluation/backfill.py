@@ -63,11 +63,6 @@ def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     return given
 
 
-def rankings_between(fractions: Sequence[float], images: int) -> int:
-    """How many of the galleries are neither the old nor the new one."""
-    return sum(0 < round(fraction * images) < images for fraction in fractions)
-
-
 @dataclass(frozen=True, eq=False)
 class BackfillPoint:
     """What queries by the new model find when a part of the gallery is re-encoded.

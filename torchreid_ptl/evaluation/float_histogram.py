@@ -55,17 +55,13 @@ class FloatHistogram:
         rows = max(1, max(_PIECE, span) // values.shape[1])
         for start in range(0, len(values), rows):
             piece = values[start : start + rows]
-            keys = _bins(piece, self._room(piece), with_negative=first < 0)
+            if self._scratch.numel() < piece.numel() or self._scratch.device != piece.device:
+                self._scratch = piece.new_empty(piece.numel())
+            keys = _bins(piece, self._scratch[: piece.numel()].view(piece.shape), with_negative=first < 0)
             keys.mul_(self._groups).add_(row_groups[start : start + rows] - first_key)
             if column_groups is not None:
                 keys += column_groups
             counts += sign * torch.bincount(keys.view(-1), minlength=span).cpu().numpy()
-
-    def _room(self, piece: Tensor) -> Tensor:
-        """Memory of a piece's shape, the same each time."""
-        if self._scratch.numel() < piece.numel() or self._scratch.device != piece.device:
-            self._scratch = piece.new_empty(piece.numel())
-        return self._scratch[: piece.numel()].view(piece.shape)
 
 
 def bin_starts(bins: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from ..runtime.tables import as_markdown
 from .arrays import Floats, Progress
 from .descriptors import Pair, common_dimension, dimension_of, require_same_images
 from .distances import device_of
-from .normalized import Rankings, normalized_sides
+from .normalized import normalized_sides, ranker
 from .options import DEFAULTS, EvaluationOptions
 from .result import Score
 
@@ -148,7 +148,7 @@ def version_matrix(
     }
     device = device_of(sides[names[-1]][1].features, options.device)
     units = {name: normalized_sides(name, pair, device) for name, pair in sides.items()}
-    rank = Rankings(sides[names[0]], replace(options, max_rank=1, return_top=0, device=device), len(pairs), progress)
+    rank = ranker(sides[names[0]], replace(options, max_rank=1, return_top=0, device=device), len(pairs), progress)
     scores = np.full((2, len(names), len(names)), np.nan)
     for (t, k), dim in common.items():
         query, gallery = (units[names[v]][side].resized(dim) for side, v in enumerate((t, k)))
