@@ -15,13 +15,7 @@ _DRAWN_SHARE = 0.9999
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold does to all pairs.
-
-    Attributes:
-        threshold: two images show the same person if their distance is below it.
-        far: false accept rate, the share of the impostor pairs below it.
-        tar: true accept rate, the share of the genuine pairs below it.
-    """
+    """A threshold on the distance; ``far`` and ``tar`` are the shares of impostor and of genuine pairs below it."""
 
     threshold: float
     far: float

@@ -33,7 +33,6 @@ class FloatHistogram:
     def __init__(self, groups: int = 1) -> None:
         # Pages of zeros that nothing is added to take no memory.
         self.counts = np.zeros((_BINS, groups), dtype=np.int64)
-        self._groups = groups
         self._scratch = torch.empty(0)
 
     @torch.no_grad()
@@ -47,10 +46,11 @@ class FloatHistogram:
         if not values.numel():
             return
         first, last = _bins(torch.stack(torch.aminmax(values)), values.new_empty(2)).tolist()
-        span = (last - first + 1) * self._groups
+        groups = self.counts.shape[1]
+        span = (last - first + 1) * groups
         counts = self.counts[first + _NEGATIVE_BINS : last + 1 + _NEGATIVE_BINS].reshape(-1)
         row_groups = (values.new_zeros(len(values), dtype=torch.int32) if row_groups is None else row_groups)[:, None]
-        first_key = first * self._groups
+        first_key = first * groups
         # Pieces no smaller than their counts, or adding these up would take longer than counting.
         rows = max(1, max(_PIECE, span) // values.shape[1])
         for start in range(0, len(values), rows):
@@ -58,7 +58,7 @@ class FloatHistogram:
             if self._scratch.numel() < piece.numel() or self._scratch.device != piece.device:
                 self._scratch = piece.new_empty(piece.numel())
             keys = _bins(piece, self._scratch[: piece.numel()].view(piece.shape), with_negative=first < 0)
-            keys.mul_(self._groups).add_(row_groups[start : start + rows] - first_key)
+            keys.mul_(groups).add_(row_groups[start : start + rows] - first_key)
             if column_groups is not None:
                 keys += column_groups
             counts += sign * torch.bincount(keys.view(-1), minlength=span).cpu().numpy()

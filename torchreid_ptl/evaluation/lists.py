@@ -126,28 +126,19 @@ class SingleShots:
 
     def __init__(self, labels: PairLabels, rows: slice, repeats: int, seed: int) -> None:
         owners, columns, junk = labels.same_identity(rows)
-        self._matches = owners[~junk], columns[~junk]
         size = rows.stop - rows.start
-        order, self._starts, self._counts = labels.groups
-        self._own = np.searchsorted(labels.gallery_pids[order][self._starts], labels.query_pids[rows])
-        self.valid = np.bincount(self._matches[0], minlength=size) > 0
-        shape = (size, repeats, len(self._starts))
+        order, starts, counts = labels.groups
+        self._own = np.searchsorted(labels.gallery_pids[order][starts], labels.query_pids[rows])
+        self.valid = np.bincount(owners[~junk], minlength=size) > 0
+        shape = (size, repeats, len(starts))
         self._drawn = np.empty(shape, dtype=np.int64)
         self._values = np.zeros(shape, dtype=np.float32)
         for row in np.flatnonzero(self.valid).tolist():
-            generator = np.random.default_rng([seed, rows.start + row])
-            self._drawn[row] = self._draw(generator, row, repeats, order)
+            uniform = np.random.default_rng([seed, rows.start + row]).random(shape[1:])
+            self._drawn[row] = order[starts + (uniform * counts).astype(np.int64)]
+            own, matches = self._own[row], columns[(owners == row) & ~junk]
+            self._drawn[row, :, own] = matches[(uniform[:, own] * len(matches)).astype(np.int64)]
         self._drawn[~self.valid] = -1
-
-    def _draw(self, generator: np.random.Generator, row: int, repeats: int, order: Integers) -> Integers:
-        """A gallery image (repeats, identities) of every identity; of the query's own one a match."""
-        uniform = generator.random((repeats, len(self._starts)))
-        drawn = order[self._starts + (uniform * self._counts).astype(np.int64)]
-        rows, columns = self._matches
-        matches = columns[rows == row]
-        own = self._own[row]
-        drawn[:, own] = matches[(uniform[:, own] * len(matches)).astype(np.int64)]
-        return drawn
 
     def read(self, block: Tensor, columns: slice) -> None:
         """Takes the distances of the drawn images from the part (B, columns) of the matrix."""

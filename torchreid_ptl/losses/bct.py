@@ -98,17 +98,14 @@ class BCTLoss(CompatibleLoss):
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`bct_loss` of the batch; the old features of its images play no part."""
-        if not self._uses_classifier(given.get("old_classes")):
+        classes = given.get("old_classes")
+        complete = self.prototypes == "auto" and classes is not None and bool((classes >= 0).all())
+        if self.prototypes != "classifier" and not complete:
             return bct_loss(new, given["class_means"], pids, self.scale)
         prototypes, rows = given["old_classifier"], given["old_classes"]
         if self.scale is not None:
             prototypes, rows = join_prototypes(prototypes, rows, given["class_means"])
         return bct_loss(new, prototypes, rows[pids], self.scale)
-
-    def _uses_classifier(self, old_classes: Tensor | None) -> bool:
-        if self.prototypes == "auto":
-            return old_classes is not None and bool((old_classes >= 0).all())
-        return self.prototypes == "classifier"
 
 
 def check_scale(scale: float | None) -> None:
