@@ -42,7 +42,8 @@ from torchreid_ptl.data.old_features import list_digest
 from torchreid_ptl.data.preflight import check_folders
 from torchreid_ptl.engines import Preprocessing
 from torchreid_ptl.evaluation import EvaluationOptions, compatibility, evaluate_ranking
-from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
+from torchreid_ptl.evaluation.compatibility_result import update_gain
+from torchreid_ptl.evaluation.result import Score
 from torchreid_ptl.runtime.console_log import log_to
 from torchreid_ptl.runtime.files import replace_file
 from torchreid_ptl.runtime.memory import keep_freed_memory

@@ -26,7 +26,7 @@ EVALUATION = [
     f"evaluation.{name}"
     for name in ("ranking", "rerank", "verification", "install", "normalized", "backfill", "compatibility")
 ] + [
-    *(f"evaluation.{name}" for name in ("comparison", "compatibility_score", "descriptors", "dimensions")),
+    *(f"evaluation.{name}" for name in ("comparison", "compatibility_result", "descriptors")),
     "evaluation.version_matrix",
     "runtime.tables",
 ]

@@ -1,4 +1,4 @@
-"""A compatible loss of one's own: used by its name, its settings are keys (compat.hinge_cosine.t). After fine_tune.py."""
+"""A loss of one's own, used by its name; its settings are keys (compat.hinge_cosine.t). After fine_tune.py."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ from torchreid_ptl.engines import (
     build_bank,
 )
 from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking
-from torchreid_ptl.losses.nca import nearest_centres
+from torchreid_ptl.losses.rbcl import nearest_centres
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 
 STYLE = Preprocessing(64, 32)

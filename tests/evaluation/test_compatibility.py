@@ -14,9 +14,10 @@ from torchreid_ptl.evaluation import (
     normalized,
 )
 from torchreid_ptl.evaluation.backfill import MixedRows, backfill_curve, check_fractions, flips, refresh_order
-from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
-from torchreid_ptl.evaluation.dimensions import common_dimension
+from torchreid_ptl.evaluation.compatibility_result import update_gain
+from torchreid_ptl.evaluation.descriptors import common_dimension
 from torchreid_ptl.evaluation.normalized import NormalizedRows
+from torchreid_ptl.evaluation.result import Score
 
 FIELDS = ("mAP", "mINP", "cmc", "average_precision", "inverse_negative_penalty", "first_hit", "skipped", "top")
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchreid_ptl
 from torchreid_ptl.losses import RBCLLoss, ranking, rbcl, rbcl_loss
-from torchreid_ptl.losses.nca import agent_gallery, nearest_centres
+from torchreid_ptl.losses.rbcl import agent_gallery, nearest_centres
 
 
 def cosine(a, b):

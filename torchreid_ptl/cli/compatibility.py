@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config.loading import COMMAND_LINE, ConfigError
-from ..evaluation.dimensions import DIMENSIONS
+from ..evaluation.descriptors import DIMENSIONS
 from ..runs.compatibility import FRACTIONS, compare_files, compare_models
 from .arguments import asked, parse, parser_of, report_user_errors
 

@@ -55,7 +55,7 @@ def _describe(model: nn.Module | OldModel | Sides, engine: Any, options: Evaluat
         for side in ("query", "gallery"):
             loader = loaders[side]
             loading = {"batch_size": loader.batch_size, "workers": loader.num_workers, "on_bad_image": policy}
-            images = getattr(loader.dataset, "dataset", loader.dataset).data  # the host's loader has no reader around it
+            images = getattr(loader.dataset, "dataset", loader.dataset).data  # the host's has no reader around it
             sides.append(model.describe(images, f"{target} {side}", options, **loading))
         found[target] = (sides[0], sides[1])
     return found

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..data.in_order import root_of, training_images, training_names
 from ..data.old_features import OldFeatures, names_of
-from ..evaluation.dimensions import DIMENSIONS, common_dimension
+from ..evaluation.descriptors import DIMENSIONS, common_dimension
 from ..runtime.errors import ArgumentError
 
 

@@ -20,23 +20,11 @@ _PAIRS = 512
 
 
 class AllPairs:
-    """Distances (N, N) among Q queries and G gallery images, queries first, from three matrices.
+    """Distances (N, N) among Q queries and G gallery images, queries first, from matrices (Q, G), (Q, Q) and (G, G).
 
     Row i holds the distances of all images to i, as torchreid reads the matrices: their columns. :class:`Distances`
-    objects of one set with itself are read by rows and must be symmetric.
-
-    Args:
-        query_gallery: distances (Q, G).
-        query_query: distances (Q, Q).
-        gallery_gallery: distances (G, G).
-
-    Attributes:
-        between: distances from queries to gallery.
-        queries: Q.
-        total: N.
-
-    Raises:
-        ValueError: shapes or devices that do not fit together, or NaN.
+    objects of one set with itself are read by rows and must be symmetric. A ValueError names shapes or devices that do
+    not fit together, or NaN.
     """
 
     def __init__(self, query_gallery: Matrix, query_query: Matrix, gallery_gallery: Matrix) -> None:
@@ -95,13 +83,7 @@ class AllPairs:
 
 
 class FeaturePairs(AllPairs):
-    """Distances (N, N) between descriptors.
-
-    Args:
-        query: shape (Q, D).
-        gallery: shape (G, D); both are read into float32 tensors on its device, unless they are that.
-        metric: as for :class:`FeatureDistances`.
-    """
+    """Distances (N, N) between descriptors (Q, D) and (G, D), as float32 on the gallery's device."""
 
     def __init__(self, query: Features, gallery: Features, metric: str) -> None:
         images = load_features(gallery)
@@ -116,11 +98,7 @@ class FeaturePairs(AllPairs):
 
     @classmethod
     def among(cls, features: Features, metric: str) -> "FeaturePairs":
-        """Distances among the images of one set; its halves, which are views, stand for queries and gallery.
-
-        Raises:
-            ValueError: no matrix of at least two rows, or rows that are not finite (names them).
-        """
+        """Distances among the rows of one set, which are checked; its halves, views, stand for queries and gallery."""
         images = load_features(features)
         if images.dim() != 2 or len(images) < 2 or not images.shape[1]:
             raise ValueError(f"features must be (images, dimensions) of two images or more, got {tuple(images.shape)}")

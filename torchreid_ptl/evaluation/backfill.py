@@ -9,25 +9,15 @@ import torch
 from torch import Tensor
 
 from .arrays import Booleans, Floats, Integers
-from .compatibility_score import Score
 from .distances import Rows
-from .result import RankingResult
+from .result import RankingResult, Score
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of the gallery that are re-encoded by default."""
 
 
 class MixedRows:
-    """A gallery of which some images are by the new model and the others by the old one, read a slice at a time.
-
-    Args:
-        old: descriptors (G, D) by the old model; slices are tensors.
-        new: by the new one, likewise.
-        refreshed: which images are by the new one, shape (G,).
-
-    Attributes:
-        shape: (G, D).
-    """
+    """A gallery (G, D) with some images by the new model, the others by the old one; slices are tensors."""
 
     def __init__(self, old: Rows, new: Rows, refreshed: Booleans) -> None:
         if tuple(old.shape) != tuple(new.shape) or refreshed.shape != (old.shape[0],):
@@ -65,21 +55,12 @@ def refresh_order(images: int, seed: int) -> Integers:
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
-    """Parts of the gallery to re-encode, rising from 0 to 1.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """Parts of the gallery to re-encode; a ValueError if they do not rise from 0 to 1."""
     given = tuple(float(fraction) for fraction in fractions)
     rising = all(first < second for first, second in zip(given[:-1], given[1:], strict=True))
     if len(given) < 2 or not rising or given[0] != 0 or given[-1] != 1:
         raise ValueError(f"fractions must rise from 0 (the cross test) to 1 (the self test), got {list(given)}")
     return given
-
-
-def rankings_between(fractions: Sequence[float], images: int) -> int:
-    """How many of the galleries are neither the old nor the new one."""
-    return sum(0 < round(fraction * images) < images for fraction in fractions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,15 +107,7 @@ class BackfillPoint:
 
 
 def flips(old: RankingResult, now: RankingResult) -> tuple[Integers, Integers]:
-    """Queries, among those with a match, whose nearest image changed from right to wrong, and from wrong to right.
-
-    Args:
-        old: of the old system.
-        now: of another one, with the same queries.
-
-    Returns:
-        Indices of the negative and of the positive flips.
-    """
+    """Queries with a match whose nearest image changed from right to wrong (negative), and from wrong to right."""
     counted = now.first_hit > 0
     before, after = old.top1_is_match, now.top1_is_match
     return np.flatnonzero(counted & before & ~after), np.flatnonzero(counted & ~before & after)
@@ -142,11 +115,7 @@ def flips(old: RankingResult, now: RankingResult) -> tuple[Integers, Integers]:
 
 @dataclass(frozen=True, eq=False)
 class BackfillCurve:
-    """Scores while the gallery is re-encoded, from the cross test to the self test.
-
-    Attributes:
-        points: with rising fractions, the first 0 and the last 1.
-    """
+    """Scores while the gallery is re-encoded, by rising fractions from 0, the cross test, to 1, the self test."""
 
     points: tuple[BackfillPoint, ...]
 
@@ -168,11 +137,8 @@ class BackfillCurve:
     @property
     def area(self) -> Score:
         """Area under both curves, by trapezoids over the fraction, between 0 and 1."""
-        return Score(_trapezoids(self.fractions, self.mAP), _trapezoids(self.fractions, self.cmc1))
-
-
-def _trapezoids(x: Floats, y: Floats) -> float:
-    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+        widths = np.diff(self.fractions)
+        return Score(*(float((widths * (y[1:] + y[:-1]) / 2).sum()) for y in (self.mAP, self.cmc1)))
 
 
 def backfill_curve(
@@ -182,14 +148,10 @@ def backfill_curve(
     fractions: tuple[float, ...],
     seed: int,
 ) -> BackfillCurve:
-    """Ranks the galleries between the old one and the new one.
+    """Ranks the galleries between the old one and the new one, re-encoded in an order drawn with the seed.
 
-    Args:
-        rank: ranks a gallery by the queries of the new model.
-        sides: the gallery (G, D) by the old and by the new model, of unit length.
-        tests: results of the old system, of the cross and of the self test, which are the ends of the curve.
-        fractions: parts to re-encode, from 0 to 1.
-        seed: of the order in which images are re-encoded.
+    ``rank`` ranks a gallery by queries of the new model; ``sides`` are it (G, D) by the old and the new model, of unit
+    length, and ``tests`` the results of the old system, of the cross and of the self test, which are the curve's ends.
     """
     old_test, cross, self_test = tests
     images = sides[0].shape[0]

@@ -23,15 +23,7 @@ _LEAST_BYTES = {"cpu": 22, "cuda": 44}
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of what is made at a time.
-
-    Attributes:
-        shape: number of queries and gallery images.
-        rows: queries in a block.
-        columns: gallery images in a block.
-        chunk: queries whose distances are sorted at a time.
-        workers: threads that sort.
-    """
+    """Queries and gallery images in a block, queries whose distances are sorted at a time, and threads that sort."""
 
     shape: tuple[int, int]
     rows: int
@@ -47,10 +39,6 @@ class Plan:
         """Gallery images in parts; a single one if a few complete rows fit into the memory."""
         return list(slices(slice(0, self.shape[1]), self.columns))
 
-    def chunks(self, rows: slice) -> Iterator[slice]:
-        """A block of queries in parts to be sorted."""
-        return slices(rows, self.chunk)
-
     def buffer(self, device: torch.device) -> torch.Tensor:
         """Memory for a block, to be used for each."""
         if device.type == "cpu":  # numpy asks for huge pages, with which the first touch costs a fraction
@@ -59,16 +47,7 @@ class Plan:
 
 
 def make_plan(shape: tuple[int, int], memory_mb: float, device: torch.device) -> Plan:
-    """Chooses sizes so that blocks and what is sorted of them stay within a budget.
-
-    Args:
-        shape: number of queries and gallery images.
-        memory_mb: MiB, inputs not counted.
-        device: of the blocks.
-
-    Raises:
-        ValueError: not one query against the complete gallery fits; says the least that works.
-    """
+    """Sizes with which blocks and what is sorted of them stay within MiB; a ValueError says the least that works."""
     queries, gallery = shape
     budget = int(memory_mb * 2**20)
     least = gallery * _LEAST_BYTES.get(device.type, 44)

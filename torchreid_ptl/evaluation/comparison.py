@@ -14,13 +14,7 @@ from .version_matrix import VersionMatrix, version_matrix
 
 @dataclass(frozen=True)
 class Update:
-    """From one version to the next.
-
-    Attributes:
-        old: name of the older version.
-        new: of the newer one.
-        result: what the update does.
-    """
+    """From one version to the next, by their names, and what the update does."""
 
     old: str
     new: str

@@ -8,15 +8,13 @@ from typing import TypeAlias
 import torch
 
 from .arrays import Progress
-from .backfill import FRACTIONS, backfill_curve, check_fractions, rankings_between
-from .compatibility_result import CompatibilityResult
-from .compatibility_score import Score, update_gain
-from .descriptors import Pair, require_same_images
-from .dimensions import common_dimension, dimension_of
+from .backfill import FRACTIONS, backfill_curve, check_fractions
+from .compatibility_result import CompatibilityResult, update_gain
+from .descriptors import Pair, common_dimension, dimension_of, require_same_images
 from .distances import device_of
-from .normalized import NormalizedRows, Rankings, normalized_sides
+from .normalized import NormalizedRows, normalized_sides, ranker
 from .options import DEFAULTS, EvaluationOptions
-from .result import RankingResult
+from .result import RankingResult, Score
 
 # Queries and gallery, the result of their test, or its mAP and CMC-1.
 Independent: TypeAlias = Pair | RankingResult | Score | tuple[float, float]
@@ -82,8 +80,9 @@ def compatibility(
     new_rows, old_rows = normalized_sides("new", new, device, dim), normalized_sides("old", old, device, dim)
     complete = old_rows if dims[1] == dim else normalized_sides("old", old, device)
     extra = [] if features is None else _independent_tests(features, complete[1], dimensions, device)
-    count = 3 + len(extra) + rankings_between(parts, len(new_rows[1]))
-    rank = Rankings(new, replace(options, device=device), count, progress)
+    images = len(new_rows[1])
+    count = 3 + len(extra) + sum(0 < round(part * images) < images for part in parts)
+    rank = ranker(new, replace(options, device=device), count, progress)
     tests = rank(*complete), rank(new_rows[0], old_rows[1]), rank(*new_rows)
     best, independent_vs_old, *_ = *[Score.of(rank(*sides)) for sides in extra], None, None
     best = best or given

@@ -1,11 +1,50 @@
 """What an update of the model does to a gallery that stays, as numbers and as text."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from .backfill import BackfillCurve
-from .compatibility_score import Score, UpdateGain
-from .result import RankingResult
+from .result import RankingResult, Score
+
+
+@dataclass(frozen=True)
+class UpdateGain:
+    """The part of a re-encoding's gain that an update has without it, 1 for all of it, by mAP and by CMC-1.
+
+    NaN where the independent model gains nothing; ``why_none`` says why, and is empty if both are numbers.
+    """
+
+    mAP: float
+    cmc1: float
+    why_none: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain Python numbers for JSON; None where there is no number."""
+        return {**Score(self.mAP, self.cmc1).as_dict(), "why_none": self.why_none}
+
+
+def update_gain(cross: Score, old: Score, independent: Score | None) -> UpdateGain:
+    """What queries by the new model gain on the old gallery, of what an independent new model would gain in all.
+
+    The update gain of the field [paper], with the cross test, the old test and the independent model's self test::
+
+        gain = (M(new, old) - M(old, old)) / (M(ind, ind) - M(old, old))
+
+    Example:
+        >>> update_gain(Score(0.45, 0.6), Score(0.4, 0.6), Score(0.5, 0.6)).mAP.__round__(3)
+        0.5
+        >>> update_gain(Score(0.45, 0.6), Score(0.4, 0.6), Score(0.5, 0.6)).why_none
+        "the independent model's CMC-1, 60.00%, is not above the old one's, 60.00%"
+    """
+    if independent is None:
+        return UpdateGain(math.nan, math.nan, "no independent model was given")
+    gains, reasons = [], []
+    for label, now, base, best in zip(("mAP", "CMC-1"), cross, old, independent, strict=True):
+        gains.append((now - base) / (best - base) if best > base else math.nan)
+        if not best > base:
+            reasons.append(f"the independent model's {label}, {best:.2%}, is not above the old one's, {base:.2%}")
+    return UpdateGain(gains[0], gains[1], "; ".join(reasons))
 
 
 @dataclass(frozen=True, eq=False)

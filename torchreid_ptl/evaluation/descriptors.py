@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from .arrays import Integers
-from .distances import Features, Rows
+from .distances import Features, Rows, shape_of
 
 Labels: TypeAlias = Sequence[int] | torch.Tensor | npt.NDArray[Any]
 
@@ -63,6 +63,9 @@ class Descriptors:
 Pair: TypeAlias = tuple[Descriptors, Descriptors]
 """Queries and gallery."""
 
+DIMENSIONS = ("error", "truncate", "pad")
+"""Rules for two models whose descriptors differ in dimension."""
+
 
 def _read_labels(name: str, labels: Labels, images: int) -> Integers:
     array = np.asarray(labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels)
@@ -77,13 +80,7 @@ def require_same_images(versions: Mapping[str, Pair]) -> None:
     """Makes sure that all models describe the same images: as many, of the same identities, cameras and files.
 
     Files are compared below the folder that those of a model have in common, so that they may have been moved, and only
-    where both models name them.
-
-    Args:
-        versions: descriptors of queries and gallery by the name of the model.
-
-    Raises:
-        ValueError: a model differs from the first; names both, and the first difference.
+    where both models name them. A ValueError names two models that differ, and the first difference.
     """
     (first, reference), *others = versions.items()
     for name, pair in others:
@@ -116,3 +113,41 @@ def _difference(expected: Descriptors, found: Descriptors) -> str:
 def _below_common_folder(paths: Sequence[str]) -> list[str]:
     folder = os.path.commonprefix([str(Path(path).parent) + os.sep for path in paths]).rpartition(os.sep)[0]
     return [str(Path(path))[len(folder) :].lstrip(os.sep) for path in paths]
+
+
+def common_dimension(new: int, old: int, rule: str, names: tuple[str, str] = ("new", "old")) -> int:
+    """The dimension in which descriptors of two models are compared, by a rule of ``DIMENSIONS``.
+
+    'truncate' takes the first dimensions of the longer ones, 'pad' adds zeros behind the shorter ones. A ValueError
+    says that the rule is unknown, or that dimensions differ under 'error'.
+
+    Example:
+        >>> common_dimension(512, 256, "truncate"), common_dimension(512, 256, "pad")
+        (256, 512)
+    """
+    if rule not in DIMENSIONS:
+        raise ValueError(f"unknown dimensions {rule!r}; allowed: {', '.join(DIMENSIONS)}")
+    if new != old and rule == "error":
+        raise ValueError(
+            f"{names[0]} descriptors have {new} dimensions and {names[1]} ones {old}: there is no distance between "
+            f"them. dimensions='truncate' compares the first {min(new, old)} of both, dimensions='pad' adds zeros to "
+            "the shorter ones; both mean something only for models trained that way"
+        )
+    return max(new, old) if rule == "pad" else min(new, old)
+
+
+def check_dimensions(dims: Mapping[str, int], rule: str) -> None:
+    """Makes sure that every version, in time order, can be compared with the one before it."""
+    names = list(dims)
+    for newer, older in zip(names[1:], names[:-1], strict=True):
+        common_dimension(dims[newer], dims[older], rule, (newer, older))
+
+
+def dimension_of(name: str, sides: Pair) -> int:
+    """The dimension of one model's descriptors; a ValueError if queries and gallery differ in it."""
+    dims = [
+        shape_of(f"{name} {side}", each.features)[1] for side, each in zip(("query", "gallery"), sides, strict=True)
+    ]
+    if dims[0] != dims[1]:
+        raise ValueError(f"{name} descriptors must have one dimension, got {dims[0]} (query) and {dims[1]} (gallery)")
+    return dims[0]

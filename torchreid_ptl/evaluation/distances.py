@@ -132,20 +132,18 @@ class FeatureDistances(Distances):
             parts = [self._prepared(part) for _, part in self._query.parts(rows, at_once=True)]
             query = torch.cat(parts) if len(parts) > 1 else parts[0]
             for place, part in self._gallery.parts(columns, at_once=self.metric == "euclidean"):
-                inner = slice(place.start - columns.start, place.stop - columns.start)
-                self._fill(block[:, inner], query, self._prepared(part), rows, place)
+                inner = block[:, place.start - columns.start : place.stop - columns.start]
+                gallery = self._prepared(part)
+                if self.metric == "cosine":
+                    torch.mm(query, gallery.T, out=inner)
+                    torch.sub(torch.ones((), device=self.device), inner, out=inner)
+                else:
+                    torch.add(self._squares[0][rows, None], self._squares[1][place], out=inner)
+                    inner.addmm_(query, gallery.T, alpha=-2)
         return block
 
     def _prepared(self, features: Tensor) -> Tensor:
         return functional.normalize(features) if self.metric == "cosine" else features
-
-    def _fill(self, out: Tensor, query: Tensor, gallery: Tensor, rows: slice, columns: slice) -> None:
-        if self.metric == "cosine":
-            torch.mm(query, gallery.T, out=out)
-            torch.sub(torch.ones((), device=self.device), out, out=out)
-        else:
-            torch.add(self._squares[0][rows, None], self._squares[1][columns], out=out)
-            out.addmm_(query, gallery.T, alpha=-2)
 
 
 class _Side:
@@ -189,11 +187,7 @@ class _Side:
 
 
 def shape_of(name: str, features: Features | None) -> tuple[int, int]:
-    """Images and dimensions of descriptors.
-
-    Raises:
-        ValueError: they are no matrix, or there are none.
-    """
+    """Images and dimensions of descriptors; a ValueError if they are no matrix, or there are none."""
     shape = tuple(getattr(features, "shape", ()))
     if len(shape) != 2:
         raise ValueError(f"{name} descriptors must be a matrix (images, dimensions), got shape {shape}")

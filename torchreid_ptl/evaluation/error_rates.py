@@ -15,13 +15,7 @@ _DRAWN_SHARE = 0.9999
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold does to all pairs.
-
-    Attributes:
-        threshold: two images show the same person if their distance is below it.
-        far: false accept rate, the share of the impostor pairs below it.
-        tar: true accept rate, the share of the genuine pairs below it.
-    """
+    """A threshold on the distance; ``far`` and ``tar`` are the shares of impostor and of genuine pairs below it."""
 
     threshold: float
     far: float
@@ -30,14 +24,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class MeasuredRates:
-    """What a threshold does to the pairs inside one half of the identities.
-
-    Attributes:
-        far: false accept rate.
-        tar: true accept rate.
-        genuine_pairs: pairs of one identity by different cameras.
-        impostor_pairs: pairs of different identities.
-    """
+    """False and true accept rate of a threshold inside one half of the identities, and the pairs behind them."""
 
     far: float
     tar: float
@@ -46,19 +33,10 @@ class MeasuredRates:
 
 
 class ErrorRates:
-    """False and true accept rates at the starts of bins, which are exact there.
+    """False and true accept rates at the starts of bins, which are exact there, from counts (U,) in rising bins (U,).
 
-    Args:
-        bins: bins that hold pairs, rising, shape (U,).
-        genuine: genuine pairs in each, shape (U,).
-        impostor: impostor pairs in each, shape (U,).
-
-    Attributes:
-        thresholds: starts of the bins, and the end of the last one unless it is infinity, shape (U or U + 1,).
-        far: share of the impostor pairs below each; NaN if there are none.
-        tar: share of the genuine pairs below each.
-        genuine_pairs: their number.
-        impostor_pairs: their number.
+    ``thresholds`` are the starts of the bins, and the end of the last one unless it is infinity; ``far`` and ``tar``
+    the shares of impostor and of genuine pairs below each, NaN if there are none.
     """
 
     def __init__(self, bins: Integers, genuine: Integers, impostor: Integers) -> None:
@@ -98,15 +76,10 @@ class ErrorRates:
 
 
 def equal_width(bins: Integers, *counts: Integers) -> tuple[Floats, list[Floats]]:
-    """Histograms with bins of one width for drawing.
+    """Histograms with 200 bins of one width for drawing, from bins (U,) that hold pairs and counts (U,) in them.
 
-    Args:
-        bins: bins that hold pairs, rising, shape (U,).
-        counts: pairs of some kinds in each, shape (U,).
-
-    Returns:
-        Edges of 200 bins from the least finite distance to the one that 99.99 % of all are below, shape (201,), and of
-        each kind the share of its pairs in each, shape (200,). Pairs are spread evenly over the bin they come from.
+    The edges (201,) go from the least finite distance to the one that 99.99 % of all are below; then, of each kind, the
+    share of its pairs in each bin, shape (200,). Pairs are spread evenly over the bin they come from.
     """
     largest = float(np.finfo(np.float32).max)
     starts, ends = bin_starts(bins), np.minimum(bin_starts(bins + 1), largest)

@@ -16,17 +16,11 @@ _PIECE = 2**18
 
 
 class FloatHistogram:
-    """Counts of float32 values of any sign and size, infinite ones too, apart for each of a few groups [ours].
+    """Counts (2**20, groups) of float32 values of any sign and size, infinite ones too, apart for a few groups [ours].
 
     Read as integers, positive floats keep their order, and negative ones do so with all bits but the sign flipped.
     The upper 20 of the 32 bits are the bin: 2**11 bins from each power of two to the next. A bin's start belongs to
     it, so that the number of values below a start is exact. -0.0 counts as +0.0.
-
-    Args:
-        groups: how many groups are counted apart.
-
-    Attributes:
-        counts: values in each bin and group, shape (2**20, groups).
 
     Example:
         >>> histogram = FloatHistogram()
@@ -39,43 +33,35 @@ class FloatHistogram:
     def __init__(self, groups: int = 1) -> None:
         # Pages of zeros that nothing is added to take no memory.
         self.counts = np.zeros((_BINS, groups), dtype=np.int64)
-        self._groups = groups
         self._scratch = torch.empty(0)
 
     @torch.no_grad()
     def add(
         self, values: Tensor, row_groups: Tensor | None = None, column_groups: Tensor | None = None, sign: int = 1
     ) -> None:
-        """Counts a matrix of values.
+        """Counts values (R, C) without NaN; with a sign of -1 they are taken away.
 
-        Args:
-            values: shape (R, C), on any device, without NaN.
-            row_groups: int32, shape (R,); what a value's row adds to the number of its group.
-            column_groups: int32, shape (C,); what its column adds.
-            sign: -1 takes values away that were counted before.
+        The group of a value is the sum of what its row (R,) and its column (C,) add, int32.
         """
         if not values.numel():
             return
         first, last = _bins(torch.stack(torch.aminmax(values)), values.new_empty(2)).tolist()
-        span = (last - first + 1) * self._groups
+        groups = self.counts.shape[1]
+        span = (last - first + 1) * groups
         counts = self.counts[first + _NEGATIVE_BINS : last + 1 + _NEGATIVE_BINS].reshape(-1)
         row_groups = (values.new_zeros(len(values), dtype=torch.int32) if row_groups is None else row_groups)[:, None]
-        first_key = first * self._groups
+        first_key = first * groups
         # Pieces no smaller than their counts, or adding these up would take longer than counting.
         rows = max(1, max(_PIECE, span) // values.shape[1])
         for start in range(0, len(values), rows):
             piece = values[start : start + rows]
-            keys = _bins(piece, self._room(piece), with_negative=first < 0)
-            keys.mul_(self._groups).add_(row_groups[start : start + rows] - first_key)
+            if self._scratch.numel() < piece.numel() or self._scratch.device != piece.device:
+                self._scratch = piece.new_empty(piece.numel())
+            keys = _bins(piece, self._scratch[: piece.numel()].view(piece.shape), with_negative=first < 0)
+            keys.mul_(groups).add_(row_groups[start : start + rows] - first_key)
             if column_groups is not None:
                 keys += column_groups
             counts += sign * torch.bincount(keys.view(-1), minlength=span).cpu().numpy()
-
-    def _room(self, piece: Tensor) -> Tensor:
-        """Memory of a piece's shape, the same each time."""
-        if self._scratch.numel() < piece.numel() or self._scratch.device != piece.device:
-            self._scratch = piece.new_empty(piece.numel())
-        return self._scratch[: piece.numel()].view(piece.shape)
 
 
 def bin_starts(bins: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

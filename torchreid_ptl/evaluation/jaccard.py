@@ -1,11 +1,10 @@
 """Jaccard distances among the images of one set, as a sparse graph of those that are near."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from .all_pairs import FeaturePairs
-from .arrays import Floats32, Progress
+from .arrays import Progress
 from .distances import Features
 from .reciprocal import Overlaps
 from .rerank import check_neighbours, reciprocal_codes
@@ -54,14 +53,12 @@ def jaccard_graph(
     codes, _ = reciprocal_codes(FeaturePairs.among(features, metric), k1, k2, memory_mb, progress)
     codes.sort_indices()  # both directions of a pair add up in the same order: the graph is symmetric to the last bit
     overlaps = Overlaps(codes, codes)
-    rows = [_near(overlaps.jaccard(image), image, eps) for image in range(codes.shape[0])]
+    rows = []
+    for image in range(codes.shape[0]):
+        distances = overlaps.jaccard(image)
+        distances[image] = 0  # which it may not be where no image is a neighbour of its own neighbours
+        near = np.flatnonzero(distances <= eps)
+        rows.append((near.astype(np.int32), np.maximum(distances[near], 0)))  # rounding may leave one just below 0
     ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
     columns, distances = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     return sparse.csr_array((distances, columns, ends), codes.shape)
-
-
-def _near(distances: Floats32, image: int, eps: float) -> tuple[npt.NDArray[np.int32], Floats32]:
-    """Columns and distances of one row of the graph; rounding may leave a distance just below 0."""
-    distances[image] = 0  # which it may not be where no image is a neighbour of its own neighbours
-    near = np.flatnonzero(distances <= eps)
-    return near.astype(np.int32), np.maximum(distances[near], 0)

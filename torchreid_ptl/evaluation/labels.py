@@ -1,6 +1,5 @@
 """Identities and cameras: which pairs of images are matches and which are junk."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,38 +8,8 @@ from .arrays import NAMED_IN_ERRORS, Booleans, Integers
 from .descriptors import Descriptors
 
 
-@dataclass(frozen=True, eq=False)
-class SameIdentity:
-    """Pairs of a query and a gallery image of one identity, by query and then by gallery index.
-
-    Attributes:
-        rows: query of each pair, counted from the first one asked for, shape (P,).
-        columns: gallery image, shape (P,).
-        junk: whether both are by the same camera, shape (P,); all others are matches.
-    """
-
-    rows: Integers
-    columns: Integers
-    junk: Booleans
-
-    @property
-    def matches(self) -> tuple[Integers, Integers]:
-        """Rows and columns of the matches alone."""
-        return self.rows[~self.junk], self.columns[~self.junk]
-
-    @property
-    def junk_places(self) -> tuple[Integers, Integers]:
-        """Rows and columns of the junk alone."""
-        return self.rows[self.junk], self.columns[self.junk]
-
-
 class PairLabels:
-    """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask.
-
-    Args:
-        query: Q images; only their labels are used.
-        gallery: G images, likewise.
-    """
+    """Identities and cameras of queries and gallery, with the pairs of one identity found without a (Q, G) mask."""
 
     def __init__(self, query: Descriptors, gallery: Descriptors) -> None:
         self.query_pids, self.query_camids = query.pids, query.camids
@@ -50,14 +19,17 @@ class PairLabels:
         self._first = np.searchsorted(ordered, self.query_pids, "left")
         self._counts = np.searchsorted(ordered, self.query_pids, "right") - self._first
 
-    def same_identity(self, rows: slice) -> SameIdentity:
-        """The pairs of some queries with the gallery images of their identity; both ends of ``rows`` given."""
+    def same_identity(self, rows: slice) -> tuple[Integers, Integers, Booleans]:
+        """Pairs (P,) of some queries, both ends given, with the gallery images of their identity.
+
+        Rows from the first query, columns, and whether both are by one camera: junk; the others are matches. They are
+        ordered by query and then by gallery index.
+        """
         counts = self._counts[rows]
         owners = np.repeat(np.arange(len(counts)), counts)
         offsets = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         columns = self._by_pid[np.repeat(self._first[rows], counts) + offsets]
-        junk = self.gallery_camids[columns] == self.query_camids[rows][owners]
-        return SameIdentity(owners, columns, junk)
+        return owners, columns, self.gallery_camids[columns] == self.query_camids[rows][owners]
 
     @cached_property
     def groups(self) -> tuple[Integers, Integers, Integers]:

@@ -1,4 +1,4 @@
-"""Ranked lists of a few queries, of which only the ranks of the matches are worked out."""
+"""Ranked lists of a few queries, of which only the ranks of the matches are worked out; single shots too."""
 
 import math
 from collections.abc import Callable
@@ -22,19 +22,14 @@ class RankedLists:
     No list is ever sorted with its indices. The rank of a match is one more than the number of nearer images, found
     by a binary search in the sorted distances alone, plus the images at the same distance that come before it in the
     gallery. Junk counts nowhere. First every part is read, then every part is counted, with the same distances.
-
-    Args:
-        labels: of all images.
-        rows: the queries.
-        count_top: nearest images to keep for each query.
     """
 
     def __init__(self, labels: PairLabels, rows: slice, count_top: int = 0) -> None:
         self.rows = rows
         self.size = rows.stop - rows.start
-        same = labels.same_identity(rows)
-        self._junk_rows, self._junk_columns = same.junk_places
-        self._match_rows, self._match_columns = same.matches
+        owners, columns, junk = labels.same_identity(rows)
+        self._junk_rows, self._junk_columns = owners[junk], columns[junk]
+        self._match_rows, self._match_columns = owners[~junk], columns[~junk]
         self._values = np.empty(len(self._match_rows), dtype=np.float32)
         self._before = np.zeros(len(self._match_rows), dtype=np.int64)
         self._ends = np.searchsorted(self._match_rows, np.arange(self.size + 1))
@@ -121,6 +116,46 @@ class RankedLists:
             self._before[entry] += equal - np.count_nonzero(distances[row, own] == value)
 
 
+class SingleShots:
+    """Ranks of the first match when one gallery image of every identity is drawn.
+
+    Li et al., CVPR 2014 [paper], in the form torchreid evaluates [code]: junk leaves the gallery before the draw, the
+    draw is made anew for each query. Every query has a random generator of its own [ours], so that its draws depend
+    neither on the other queries nor on the size of blocks.
+    """
+
+    def __init__(self, labels: PairLabels, rows: slice, repeats: int, seed: int) -> None:
+        owners, columns, junk = labels.same_identity(rows)
+        size = rows.stop - rows.start
+        order, starts, counts = labels.groups
+        self._own = np.searchsorted(labels.gallery_pids[order][starts], labels.query_pids[rows])
+        self.valid = np.bincount(owners[~junk], minlength=size) > 0
+        shape = (size, repeats, len(starts))
+        self._drawn = np.empty(shape, dtype=np.int64)
+        self._values = np.zeros(shape, dtype=np.float32)
+        for row in np.flatnonzero(self.valid).tolist():
+            uniform = np.random.default_rng([seed, rows.start + row]).random(shape[1:])
+            self._drawn[row] = order[starts + (uniform * counts).astype(np.int64)]
+            own, matches = self._own[row], columns[(owners == row) & ~junk]
+            self._drawn[row, :, own] = matches[(uniform[:, own] * len(matches)).astype(np.int64)]
+        self._drawn[~self.valid] = -1
+
+    def read(self, block: Tensor, columns: slice) -> None:
+        """Takes the distances of the drawn images from the part (B, columns) of the matrix."""
+        places = np.nonzero(inside(self._drawn, columns))
+        self._values[places] = take(block, places[0], self._drawn[places] - columns.start)
+
+    def ranks(self) -> Integers:
+        """Rank of the match, counted from 1, shape (B, repeats); 0 for a query without match."""
+        ranks = np.zeros(self._drawn.shape[:2], dtype=np.int64)
+        for row in np.flatnonzero(self.valid).tolist():
+            values, drawn = self._values[row], self._drawn[row]
+            own = values[:, self._own[row], None], drawn[:, self._own[row], None]
+            before = (values < own[0]) | ((values == own[0]) & (drawn < own[1]))
+            ranks[row] = before.sum(axis=1) + 1
+        return ranks
+
+
 class _Nearest:
     """The nearest images of each query among the parts seen so far, equal distances by gallery index."""
 
@@ -156,36 +191,19 @@ class Sorter:
     numpy sorts values many times faster than torch; each thread has one call for its share of the rows, because
     threads of Python that call often wait for each other. Where few come before the farthest match, only these
     are sorted.
-
-    Args:
-        values: the largest number of distances to be sorted at a time.
-        workers: threads.
     """
 
-    def __init__(self, values: int, workers: int) -> None:
-        self._count = workers
-        self._workers = ThreadPoolExecutor(workers)
+    def __init__(self, values: int, workers: int, pool: ThreadPoolExecutor) -> None:
+        self._count, self._pool = workers, pool
         # One is worked on while the other one is read; fresh memory each time would cost as much as the sort.
         self._memory = [(np.empty(values, dtype=np.float32), np.empty(values, dtype=np.bool_)) for _ in range(2)]
-
-    def __enter__(self) -> "Sorter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._workers.shutdown()
 
     def __call__(
         self, distances: Floats32, junk: tuple[Integers, Integers], farthest: Floats32
     ) -> Callable[[], list[Floats32]]:
-        """Begins to sort, for each row at least all distances up to `farthest` but the junk's.
+        """Begins to sort, for each row of (B, C) at least all distances up to its `farthest` but the junk's.
 
-        Args:
-            distances: shape (B, C).
-            junk: rows and columns.
-            farthest: shape (B,).
-
-        Returns:
-            A function that waits for the sorted rows; infinite values or nothing in place of the rest.
+        The function returned waits for the sorted rows, with infinite values or nothing in place of the rest.
         """
         self._memory.reverse()
         memory = [part[: distances.size].reshape(distances.shape) for part in self._memory[0]]
@@ -196,7 +214,7 @@ class Sorter:
             return _sorted(distances[rows], places, farthest[rows], memory[0][rows], memory[1][rows])
 
         bounds = np.linspace(0, len(distances), self._count + 1).astype(int).tolist()
-        parts = self._workers.map(work, map(slice, bounds[:-1], bounds[1:]))
+        parts = self._pool.map(work, map(slice, bounds[:-1], bounds[1:]))
         return lambda: [row for part in parts for row in part]
 
 

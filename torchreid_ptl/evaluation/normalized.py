@@ -1,5 +1,7 @@
 """L2-normalised descriptors, made when they are needed, and rankings of the same images by several models."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -21,17 +23,8 @@ _PART_BYTES = 16 * 2**20
 class NormalizedRows:
     r"""Descriptors (N, D) as x / \|x\| in float32, a slice at a time; only their lengths are kept.
 
-    Args:
-        name: what they are, for errors: ``'old gallery'``.
-        features: shape (N, D); also a memory map or anything else with a shape and slices.
-        device: where slices are wanted.
-        dim: dimension to compare in: the first ones are taken, or zeros added, before they are normalised.
-
-    Attributes:
-        shape: (N, dim).
-
-    Raises:
-        ValueError: no matrix, nothing in it, or rows that are zero or not finite (names them).
+    With ``dim``, the first dimensions are taken, or zeros added, before they are normalised. A ValueError names rows
+    that are zero or not finite.
 
     Example:
         >>> rows = NormalizedRows("query", np.array([[3.0, 4.0], [0.0, 2.0]]))
@@ -47,7 +40,13 @@ class NormalizedRows:
         self._features = features if isinstance(features, Rows) else np.asarray(features)
         given = shape_of(name, self._features)
         self.shape = (given[0], given[1] if dim is None else dim)
-        self._lengths = self._measure()
+        lengths = torch.empty(len(self), dtype=torch.float64)
+        for place in slices(slice(0, len(self)), max(1, _PART_BYTES // (8 * self.shape[1]))):
+            lengths[place] = self._read(place).double().norm(dim=1).cpu()
+        limits = torch.finfo(torch.float32)
+        self._refuse(lengths <= limits.tiny, "are zero and have no direction")
+        self._refuse(~(lengths <= limits.max), "hold NaN, infinite or, for float32, too large values")
+        self._lengths = lengths.float()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -64,16 +63,6 @@ class NormalizedRows:
         part = as_float32(self._features[rows], self._device)[:, : self.shape[1]]
         missing = self.shape[1] - part.shape[1]
         return functional.pad(part, (0, missing)) if missing else part
-
-    def _measure(self) -> Tensor:
-        """Lengths (N,), which must lie in the range of float32."""
-        lengths = torch.empty(len(self), dtype=torch.float64)
-        for place in slices(slice(0, len(self)), max(1, _PART_BYTES // (8 * self.shape[1]))):
-            lengths[place] = self._read(place).double().norm(dim=1).cpu()
-        limits = torch.finfo(torch.float32)
-        self._refuse(lengths <= limits.tiny, "are zero and have no direction")
-        self._refuse(~(lengths <= limits.max), "hold NaN, infinite or, for float32, too large values")
-        return lengths.float()
 
     def _refuse(self, wrong: Tensor, words: str) -> None:
         bad = torch.nonzero(wrong).flatten().tolist()
@@ -93,37 +82,26 @@ def normalized_sides(
     return query, gallery
 
 
-class Rankings:
-    """Ranks galleries of the same images by several models one after another, and reports the progress in all of them.
+def ranker(
+    images: Pair, options: EvaluationOptions, count: int, progress: Progress | None
+) -> Callable[[Rows, Rows], RankingResult]:
+    """Ranks galleries of the same images by several models in turn, and reports the progress in all of them."""
+    if options.rerank or options.protocol != "market1501":
+        raise ValueError(
+            "models are compared by plain rankings of the complete gallery: rerank=False and "
+            f"protocol='market1501'; got rerank={options.rerank} and protocol={options.protocol!r}"
+        )
+    options = replace(options, metric=options.metric or "cosine")
+    turns = itertools.count()
 
-    Args:
-        images: queries and gallery, of which the labels are used.
-        options: of every ranking; by cosine, unless they name a metric.
-        count: number of rankings to come.
-        progress: called with the number of queries ranked so far and in all.
+    def rank(query: Rows, gallery: Rows) -> RankingResult:
+        turn = next(turns)
+        sides = replace(images[0], features=query), replace(images[1], features=gallery)
 
-    Raises:
-        ValueError: options for re-ranking or for another protocol.
-    """
+        def report(done: int, queries: int) -> None:
+            if progress is not None:
+                progress(turn * queries + done, count * queries)
 
-    def __init__(self, images: Pair, options: EvaluationOptions, count: int, progress: Progress | None) -> None:
-        if options.rerank or options.protocol != "market1501":
-            raise ValueError(
-                "models are compared by plain rankings of the complete gallery: rerank=False and "
-                f"protocol='market1501'; got rerank={options.rerank} and protocol={options.protocol!r}"
-            )
-        self._images, self._count, self._progress = images, count, progress
-        self._options = replace(options, metric=options.metric or "cosine")
-        self._done = 0
+        return evaluate_ranking(*sides, options, progress=report)
 
-    def __call__(self, query: Rows, gallery: Rows) -> RankingResult:
-        """Ranks one gallery."""
-        first, second = self._images
-        sides = replace(first, features=query), replace(second, features=gallery)
-        result = evaluate_ranking(*sides, self._options, progress=self._report)
-        self._done += 1
-        return result
-
-    def _report(self, done: int, queries: int) -> None:
-        if self._progress is not None:
-            self._progress(self._done * queries + done, self._count * queries)
+    return rank

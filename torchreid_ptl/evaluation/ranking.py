@@ -1,6 +1,7 @@
 """Ranking of a gallery for every query: mAP, CMC and mINP in bounded memory, near the time of the matrix product."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -9,16 +10,15 @@ import numpy.typing as npt
 import torch
 
 from .all_pairs import load_features
-from .arrays import Floats, Integers, Progress
+from .arrays import Floats, Integers, Progress, slices
 from .blocks import Plan, make_plan
 from .descriptors import Descriptors
 from .distances import Distances, FeatureDistances, MatrixDistances, Rows, device_of
 from .labels import PairLabels
-from .lists import RankedLists, Sorter
+from .lists import RankedLists, SingleShots, Sorter
 from .options import DEFAULTS, EvaluationOptions
 from .rerank import RerankedDistances, rerank
 from .result import RankingResult, Scores
-from .single_shot import SingleShots
 
 GivenDistances: TypeAlias = Distances | torch.Tensor | npt.NDArray[Any]
 
@@ -73,7 +73,7 @@ def evaluate_ranking(
     work.run(progress)
     most = len(np.unique(labels.gallery_pids)) if shots else matrix.shape[1]
     result = work.scores.result(min(options.max_rank, most), skipped, work.shots)
-    return replace(result, top=work.top, top_distances=work.near)
+    return replace(result, top=work.top, top_distances=work.near) if options.return_top else result
 
 
 def rank(
@@ -119,11 +119,7 @@ def _features_of(query: Descriptors, gallery: Descriptors) -> tuple[Rows, Rows]:
 def as_distances(
     query: Descriptors, gallery: Descriptors, options: EvaluationOptions, distances: GivenDistances | None
 ) -> Distances:
-    """The distances to evaluate: given ones, or those of descriptors; never re-ranked.
-
-    Raises:
-        ValueError: neither is there, or they do not fit together.
-    """
+    """The distances to evaluate: given ones, which must fit, or those of descriptors; never re-ranked."""
     if distances is None:
         return FeatureDistances(*_features_of(query, gallery), options.metric or "euclidean", options.device)
     if not isinstance(distances, Distances):
@@ -155,11 +151,8 @@ class _Work:
         self.shots: Integers | None = None
         if self.shot_settings:
             self.shots = np.zeros((queries, self.shot_settings[0]), dtype=np.int64)
-        self.top: Integers | None = None
-        self.near: Floats | None = None
-        if self.return_top:
-            self.top = np.full((queries, self.return_top), -1, dtype=np.int64)
-            self.near = np.full((queries, self.return_top), np.nan)
+        self.top: Integers = np.full((queries, self.return_top), -1, dtype=np.int64)
+        self.near: Floats = np.full((queries, self.return_top), np.nan)
         self._zeros = np.zeros(gallery)
 
     def run(self, progress: Progress | None) -> None:
@@ -167,7 +160,8 @@ class _Work:
         plan, tiles = self.plan, self.plan.tiles()
         buffer = plan.buffer(self.distances.device)
         on_gpu = self.distances.device.type == "cuda"
-        with torch.no_grad(), Sorter(0 if on_gpu else plan.chunk * plan.columns, plan.workers) as sorter:
+        with torch.no_grad(), ThreadPoolExecutor(plan.workers) as pool:
+            sorter = Sorter(0 if on_gpu else plan.chunk * plan.columns, plan.workers, pool)
             for rows in plan.row_blocks():
                 if len(tiles) == 1:
                     self._whole_rows(rows, tiles[0], buffer, sorter)
@@ -180,7 +174,7 @@ class _Work:
         """Reads and counts from one block; a part of it is sorted while the one before is counted."""
         block = self.distances.block(rows, tile, buffer)
         pending: tuple[Any, ...] = ()
-        for chunk in self.plan.chunks(rows):
+        for chunk in slices(rows, self.plan.chunk):
             lists = self._lists(chunk)
             part = block[chunk.start - rows.start : chunk.stop - rows.start]
             for item in lists:
@@ -192,7 +186,7 @@ class _Work:
 
     def _in_tiles(self, rows: slice, tiles: list[slice], buffer: torch.Tensor, sorter: Sorter) -> None:
         """Makes each tile twice: once for the matches' distances, once to count."""
-        chunks = [self._lists(chunk) for chunk in self.plan.chunks(rows)]
+        chunks = [self._lists(chunk) for chunk in slices(rows, self.plan.chunk)]
         for counting in (False, True):
             for tile in tiles:
                 block = self.distances.block(rows, tile, buffer)
@@ -222,7 +216,7 @@ class _Work:
         if shots is not None and self.shots is not None:
             self.shots[lists.rows] = shots.ranks()
         top = lists.top()
-        if top is not None and self.top is not None and self.near is not None:
+        if top is not None:
             self.top[lists.rows], self.near[lists.rows] = top
 
 

@@ -14,19 +14,12 @@ _ROWS = 512
 def expanded_sets(nearest: Integers32, k1: int) -> sparse.csr_array:
     """The expanded k-reciprocal sets R* of all images: Equation 5 of Zhong et al. [paper].
 
-    With N(i, k) the k + 1 nearest of i, itself among them as a rule [code]::
+    With N(i, k) the k + 1 nearest of i, itself among them as a rule [code], and k1 / 2 rounded to even [code]::
 
         R(i, k) = {j in N(i, k) : i in N(j, k)}
         R*(i) = R(i, k1) + all R(j, k1 / 2) with j in R(i, k1) and |R(i, k1) & R(j, k1 / 2)| > 2/3 |R(j, k1 / 2)|
 
-    k1 / 2 is rounded to even [code].
-
-    Args:
-        nearest: the k1 + 1 nearest of each image or more, from near to far, shape (N, m); fewer if N is less.
-        k1: neighbours that count, 1 or more.
-
-    Returns:
-        (N, N); the stored places of row i, in order, are R*(i).
+    From the k1 + 1 nearest or more, (N, m), near to far; the stored places of row i of (N, N), in order, are R*(i).
 
     Example:
         >>> nearest = np.array([[0, 1, 2], [1, 0, 2], [2, 3, 1], [3, 2, 1]], dtype=np.int32)
@@ -39,12 +32,7 @@ def expanded_sets(nearest: Integers32, k1: int) -> sparse.csr_array:
 
 
 def encode(sets: sparse.csr_array, distances: Floats32) -> sparse.csr_array:
-    """Codes V[i, j] = exp(-d(i, j)) for j in the set of i, else 0: Equation 7; each row sums to 1 [code].
-
-    Args:
-        sets: what :func:`expanded_sets` returns.
-        distances: d(i, j) of the stored places in their order.
-    """
+    """Codes V[i, j] = exp(-d(i, j)) at the stored places of sets, else 0: Equation 7; each row sums to 1 [code]."""
     owners = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
     weights = np.exp(-distances)
     weights /= np.bincount(owners, weights, sets.shape[0])[owners]
@@ -61,12 +49,7 @@ def average(codes: sparse.csr_array, nearest: Integers32, k2: int) -> sparse.csr
 
 
 class Overlaps:
-    """How much of its code a query shares with every gallery image, from the places where both have something.
-
-    Args:
-        queries: their codes, (Q, N).
-        gallery: those of the gallery, (G, N); may be the same ones.
-    """
+    """How much of its code (Q, N) a query shares with each gallery image's (G, N), from the places both have."""
 
     def __init__(self, queries: sparse.csr_array, gallery: sparse.csr_array) -> None:
         self._queries = queries

@@ -78,18 +78,7 @@ def rerank(
 def reciprocal_codes(
     everyone: AllPairs, k1: int, k2: int, memory_mb: float, progress: Progress | None = None
 ) -> tuple[sparse.csr_array, Tensor]:
-    """The codes V' of all images and the largest squared distance of each to any, (N, N) and (N,); see :func:`rerank`.
-
-    Args:
-        everyone: the images.
-        k1: neighbours of an image.
-        k2: neighbours whose codes are averaged.
-        memory_mb: MiB for one block of rows against all images.
-        progress: called with (done, total) images after each block.
-
-    Raises:
-        ValueError: distances that overflow when squared, or a budget below one row.
-    """
+    """The codes V' (N, N) of :func:`rerank`, and the largest squared distance of each image to any, (N,)."""
     rows = _rows_per_block(everyone.total, memory_mb)
     neighbours = _scan(everyone, max(k1 + 1, k2), rows, progress)
     sets = expanded_sets(neighbours.images, k1)
@@ -98,14 +87,7 @@ def reciprocal_codes(
 
 
 class RerankedDistances(Distances):
-    """Distances after re-ranking, (Q, G), of which blocks are made when they are asked for; see :func:`rerank`.
-
-    Args:
-        original: distances before, (Q, G).
-        farthest: the largest squared distance of each query to any image, shape (Q,) or longer.
-        overlaps: the codes.
-        lambda_value: share of the original distance.
-    """
+    """Distances after re-ranking, (Q, G), of which blocks are made when they are asked for; see :func:`rerank`."""
 
     def __init__(self, original: Distances, farthest: Tensor, overlaps: Overlaps, lambda_value: float) -> None:
         self.shape, self.device = original.shape, original.device
@@ -124,11 +106,7 @@ class RerankedDistances(Distances):
 
 
 def check_neighbours(k1: int, k2: int) -> None:
-    """Makes sure that both numbers of neighbours are 1 or more.
-
-    Raises:
-        ValueError: one is not; names it.
-    """
+    """Makes sure that both numbers of neighbours are 1 or more."""
     for name, value in (("k1", k1), ("k2", k2)):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
@@ -158,13 +136,7 @@ def _rows_per_block(total: int, memory_mb: float) -> int:
 
 
 class _Neighbours(NamedTuple):
-    """The nearest images of each by o, then by index.
-
-    Attributes:
-        images: from near to far, shape (N, m).
-        distances: their o, shape (N, m).
-        farthest: the largest squared distance of each to any image, shape (N,).
-    """
+    """Nearest images (N, m) of each by o and then by index, their o, and the largest squared distance of each, (N,)."""
 
     images: Integers32
     distances: Floats32

@@ -1,8 +1,9 @@
 """What a ranking is worth: average precision, CMC and INP."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,23 +62,36 @@ class RankingResult:
             "skipped": len(self.skipped),
         }
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def summary(self, ranks: Sequence[int] = (1, 5, 10, 20)) -> str:
         """A few lines in percent, with the CMC at the given ranks."""
         cmc = "   ".join(f"rank-{k} {self.rank(k):.2%}" for k in ranks)
         without = f", {len(self.skipped)} of them skipped: no match in another camera" if len(self.skipped) else ""
         return f"mAP {self.mAP:.2%}   mINP {self.mINP:.2%}\n{cmc}\n{len(self.first_hit)} queries{without}"
 
+    __str__ = summary
+
+
+class Score(NamedTuple):
+    """mAP and CMC-1 of a test, the share of the queries whose nearest image is a match; between 0 and 1."""
+
+    mAP: float
+    cmc1: float
+
+    @classmethod
+    def of(cls, result: RankingResult) -> "Score":
+        """The two figures of a ranking."""
+        return cls(result.mAP, result.rank(1))
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain Python numbers for JSON; None where there is no number."""
+        return {name: None if math.isnan(value) else float(value) for name, value in self._asdict().items()}
+
+    def __str__(self) -> str:
+        return f"mAP {self.mAP:.2%}   CMC-1 {self.cmc1:.2%}"
+
 
 class Scores:
-    """Collects the scores of all queries from the ranks of their matches.
-
-    Args:
-        queries: number of queries.
-        gallery: number of gallery images.
-    """
+    """Collects the scores of all queries from the ranks of their matches."""
 
     def __init__(self, queries: int, gallery: int) -> None:
         self._gallery = gallery
@@ -86,14 +100,9 @@ class Scores:
         self.first_hit = np.zeros(queries, dtype=np.int64)
 
     def add(self, rows: slice, places: Integers, ranks: Integers, junk: Integers, list_: Floats) -> None:
-        """Scores some queries.
+        """Scores some queries from each match's query (N,), counted from the first, and its rank (N,), ordered by both.
 
-        Args:
-            rows: the queries.
-            places: which of them a match belongs to, counted from the first, shape (N,).
-            ranks: rank of that match, ordered within each query, shape (N,).
-            junk: number of junk images of each query.
-            list_: G zeros, to be worked with; zeros again at the end.
+        ``junk`` counts the junk of each query; ``list_``, G zeros to be worked with, holds zeros again at the end.
         """
         counts = np.bincount(places, minlength=len(junk))
         ends = np.cumsum(counts)

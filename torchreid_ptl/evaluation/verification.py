@@ -12,7 +12,7 @@ from .descriptors import Descriptors
 from .distances import Distances, FeatureDistances
 from .error_rates import ErrorRates, equal_width
 from .float_histogram import FloatHistogram
-from .labels import PairLabels, SameIdentity
+from .labels import PairLabels
 from .options import DEFAULTS, EvaluationOptions
 from .ranking import GivenDistances, as_distances
 from .verification_result import Recommendation, VerificationResult
@@ -76,7 +76,9 @@ def verify(
         recommended threshold 1, chosen for FAR 5% on half of the identities (TAR 100.00% there);
         on the other half FAR 0%, TAR 100.00% of 8 genuine and 48 impostor pairs
     """
-    _check_rates(far, *fars)
+    for rate in (far, *fars):
+        if not 0 < rate < 1:
+            raise ValueError(f"a false accept rate must lie between 0 and 1, got {rate}; give 0.001 for 0.1%")
     matrix = as_distances(query, gallery, options, distances)
     labels = PairLabels(query, gallery)
     _check_pairs(labels)
@@ -106,10 +108,9 @@ def verify(
 
 
 def halve_identities(labels: PairLabels, seed: int) -> tuple[Booleans, Booleans]:
-    """Splits the identities at random; those with genuine pairs and those without are halved apart.
+    """Whether the identity of each query (Q,) and gallery image (G,) is in the second half of a random split.
 
-    Returns:
-        Whether the identity is in the second half, of each query (Q,) and each gallery image (G,).
+    Identities with genuine pairs and those without are halved apart.
     """
     matched = _matched(labels)
     others = np.setdiff1d(np.union1d(labels.query_pids, labels.gallery_pids), matched)
@@ -121,12 +122,6 @@ def halve_identities(labels: PairLabels, seed: int) -> tuple[Booleans, Booleans]
 def _matched(labels: PairLabels) -> Integers:
     """The identities that have genuine pairs."""
     return np.unique(np.delete(labels.query_pids, labels.without_match()))
-
-
-def _check_rates(*rates: float) -> None:
-    for rate in rates:
-        if not 0 < rate < 1:
-            raise ValueError(f"a false accept rate must lie between 0 and 1, got {rate}; give 0.001 for 0.1%")
 
 
 def _check_pairs(labels: PairLabels) -> None:
@@ -156,31 +151,24 @@ def _count(
         for tile in plan.tiles():
             block = distances.block(rows, tile, buffer)
             impostor.add(block, of_query[rows], of_gallery[tile])
-            for part, same in _same_identity(labels, rows, tile):
-                values, groups, matches = _gather(block[part], same, of_query[rows][part], of_gallery[tile])
+            for values, groups, matches in _same_identity(block, labels, rows, tile, (of_query, of_gallery)):
                 impostor.add(values, groups, sign=-1)
                 genuine.add(values[matches], groups[matches])
     used = np.flatnonzero((genuine.counts + impostor.counts).any(axis=1))
     return used, genuine.counts[used], impostor.counts[used]
 
 
-def _same_identity(labels: PairLabels, rows: slice, tile: slice) -> Iterator[tuple[slice, SameIdentity]]:
-    """Pairs of one identity in a block, with their places in it; a few rows at a time."""
-    step = max(1, _LISTED_PAIRS // len(labels.gallery_pids))
-    for part in slices(rows, step):
-        same = labels.same_identity(part)
-        within = inside(same.columns, tile)
-        columns = same.columns[within] - tile.start
-        yield (
-            slice(part.start - rows.start, part.stop - rows.start),
-            SameIdentity(same.rows[within], columns, same.junk[within]),
-        )
-
-
-def _gather(block: Tensor, same: SameIdentity, of_rows: Tensor, of_columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances (P, 1) and groups (P,) of some pairs, and whether they are matches (P,)."""
-    rows, columns, junk = (torch.from_numpy(each).to(block.device) for each in (same.rows, same.columns, same.junk))
-    return block[rows, columns][:, None], of_rows[rows] + of_columns[columns], ~junk
+def _same_identity(
+    block: Tensor, labels: PairLabels, rows: slice, tile: slice, groups: tuple[Tensor, Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of pairs of one identity, of a few rows at a time: distances (P, 1), groups (P,), whether they match (P,)."""
+    for part in slices(rows, max(1, _LISTED_PAIRS // len(labels.gallery_pids))):
+        owners, columns, junk = labels.same_identity(part)
+        within = inside(columns, tile)
+        found = owners[within] + part.start, columns[within], ~junk[within]
+        queries, images, matches = (torch.from_numpy(each).to(block.device) for each in found)
+        values = block[queries - rows.start, images - tile.start]
+        yield values[:, None], groups[0][queries] + groups[1][images], matches
 
 
 def _recommend(

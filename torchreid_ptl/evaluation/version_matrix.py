@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from ..runtime.tables import as_markdown
 from .arrays import Floats, Progress
-from .compatibility_score import Score
-from .descriptors import Pair, require_same_images
-from .dimensions import common_dimension, dimension_of
+from .descriptors import Pair, common_dimension, dimension_of, require_same_images
 from .distances import device_of
-from .normalized import Rankings, normalized_sides
+from .normalized import normalized_sides, ranker
 from .options import DEFAULTS, EvaluationOptions
+from .result import Score
 
 FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 """The figures of a matrix, and how they are written."""
@@ -24,10 +23,8 @@ FIGURES = {"mAP": "mAP", "cmc1": "CMC-1"}
 def average_compatibility(scores: npt.ArrayLike) -> float:
     """AC: the share of pairs of versions of which the newer one's queries lose nothing on the older one's gallery.
 
-    Over all k < t, of C[t][k] >= C[k][k] [paper].
-
-    Args:
-        scores: C (T, T); C[t][k] is the score of queries by version t in the gallery of version k.
+    Over all k < t, of C[t][k] >= C[k][k] [paper], with C[t][k], shape (T, T), the score of queries by version t in the
+    gallery of version k.
 
     Example:
         >>> average_compatibility([[0.5, 0], [0.6, 0.7]]), average_compatibility([[0.5, 0], [0.4, 0.7]])
@@ -98,12 +95,11 @@ class VersionMatrix:
         tables = {figure: [scores for _, scores in self.rows(figure)] for figure in FIGURES}
         return {"versions": list(self.names), **tables, "AC": self.AC.as_dict(), "AM": self.AM.as_dict()}
 
-    def __str__(self) -> str:
-        return self.as_markdown()
-
     def as_markdown(self) -> str:
         """A table for each figure, in percent, with AC and AM; also to be read as it is."""
         return "\n\n".join(self._table(figure) for figure in FIGURES) + "\n"
+
+    __str__ = as_markdown
 
     def _table(self, figure: str) -> str:
         lines = [[f"{FIGURES[figure]} (%): queries \\ gallery", *self.names]]
@@ -152,7 +148,7 @@ def version_matrix(
     }
     device = device_of(sides[names[-1]][1].features, options.device)
     units = {name: normalized_sides(name, pair, device) for name, pair in sides.items()}
-    rank = Rankings(sides[names[0]], replace(options, max_rank=1, return_top=0, device=device), len(pairs), progress)
+    rank = ranker(sides[names[0]], replace(options, max_rank=1, return_top=0, device=device), len(pairs), progress)
     scores = np.full((2, len(names), len(names)), np.nan)
     for (t, k), dim in common.items():
         query, gallery = (units[names[v]][side].resized(dim) for side, v in enumerate((t, k)))

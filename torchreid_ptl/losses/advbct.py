@@ -1,7 +1,6 @@
 """AdvBCT: a discriminator between old and new features, and an elastic boundary."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +22,14 @@ def adversarial_loss(
 
         L = - mean( log(1 - p(f_i)), log p(o_i) )
 
-    The discriminator descends on L, the new features ascend, by ``reversal`` times the gradient. Computed in float32
-    (float64 stays) outside autocast.
+    The discriminator descends on L, the new features ascend, by ``reversal`` times the gradient. A scalar, computed in
+    float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         old: (B, D) features of the old model; no gradient flows into them.
         discriminator: maps (2B, D) to logits (2B,).
         reversal: factor of the gradient that reaches the new features, from 0.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or old features that are not finite.
@@ -44,19 +40,16 @@ def adversarial_loss(
     """
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
-        reversed_new = _Reversed.apply(l2_normalize(new), reversal)
-        logits = discriminator(torch.cat([reversed_new, l2_normalize(old.detach(), new)]))
+        points = l2_normalize(new)
+        if points.requires_grad:
+            points.register_hook(lambda gradient: -reversal * gradient)
+        logits = discriminator(torch.cat([points, l2_normalize(old.detach(), new)]))
         is_old = torch.arange(len(logits), device=logits.device) >= len(new)
         return F.binary_cross_entropy_with_logits(logits, is_old.to(logits))
 
 
 class Discriminator(nn.Module):
-    """Tells old from new features: one hidden layer with ReLU [ours].
-
-    Args:
-        dim: D.
-        hidden: width of the hidden layer.
-    """
+    """Tells old from new features (N, dim): one hidden layer with ReLU [ours]."""
 
     def __init__(self, dim: int, hidden: int = 256) -> None:
         super().__init__()
@@ -80,9 +73,6 @@ class AdvBCTLoss(CompatibleLoss):
         elasticity: of the boundary: from 0, the mean old distance, to 1, the farthest.
         reversal: factor of the reversed gradient.
         boundary_weight: weight of the hinge at the boundary.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     needs = ("class_means", "gallery", "gallery_pids")
@@ -113,14 +103,3 @@ class AdvBCTLoss(CompatibleLoss):
         radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, self.elasticity)
         outside = boundary_loss(new, pids, means, radii)
         return adversarial_loss(new, old, self.discriminator, self.reversal) + self.boundary_weight * outside
-
-
-class _Reversed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        return -ctx.factor * upstream[0], None

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, at_least_float32, check_dimensions, l2_normalize
+from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_shapes, l2_normalize
 from .registry import register_loss
 
 Prototypes = Literal["auto", "classifier", "means"]
@@ -21,17 +21,14 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
         L = mean_i CE(scale * cos(f_i, w), y_i)
 
     With ``scale`` None the logits are plain inner products, what the old model's own linear layer gives. A prototype
-    that is not finite is no class; samples whose class is unknown are left out, and when all are the loss is zero.
-    Computed in float32 (float64 stays) outside autocast.
+    that is not finite is no class; samples whose class is unknown are left out, and when all are the loss is zero. A
+    scalar, computed in float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         prototypes: (K, D) weights of the old classifier, or mean old features; no gradient flows into them.
         targets: (B,) the row of each sample's identity in ``prototypes``, -1 for an unknown one.
         scale: of the cosines; None for inner products.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or ``scale`` out of its range.
@@ -40,13 +37,9 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
         >>> bct_loss(torch.eye(2), torch.eye(2), torch.tensor([0, -1]), scale=2.0)
         tensor(0.1269)
     """
-    _check_scale(scale)
-    if new.dim() != 2 or prototypes.dim() != 2 or targets.shape != new.shape[:1]:
-        raise ValueError(
-            "Expected new features (B, D), prototypes (K, D) and targets (B,); got "
-            f"{tuple(new.shape)}, {tuple(prototypes.shape)} and {tuple(targets.shape)}"
-        )
+    check_scale(scale)
     check_dimensions(new, prototypes)
+    check_shapes("new features (B, D), prototypes (K, D) and targets (B,)", new, prototypes, targets)
     known = prototypes.isfinite().all(dim=1)
     weights = prototypes.detach().masked_fill(~known[:, None], 0.0)
     with torch.autocast(new.device.type, enabled=False):
@@ -61,13 +54,12 @@ def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | No
 def join_prototypes(old_classifier: Tensor, old_classes: Tensor, class_means: Tensor) -> tuple[Tensor, Tensor]:
     """The old classifier, with mean old features as further classes for the identities it lacks [paper].
 
+    Gives prototypes (C_old + M, D), and (C,) the row of each training identity there, -1 for one that has none.
+
     Args:
         old_classifier: (C_old, D).
         old_classes: (C,) its row for each training identity, -1 for an unknown one.
         class_means: (C, D), a row of NaN for an identity without old features.
-
-    Returns:
-        Prototypes (C_old + M, D), and (C,) the row of each training identity there, -1 for one that has none.
 
     Example:
         >>> join_prototypes(torch.eye(2), torch.tensor([1, -1]), torch.tensor([[9.0, 9.0], [1.0, 1.0]]))[1]
@@ -89,14 +81,11 @@ class BCTLoss(CompatibleLoss):
             else means, since the two together did worse than means alone.
         scale: of the cosines.
             None for the old classifier's plain logits, identities it lacks being left out.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     def __init__(self, prototypes: Prototypes = "auto", scale: float | None = 16.0) -> None:
         super().__init__()
-        _check_scale(scale)
+        check_scale(scale)
         if prototypes not in get_args(Prototypes):
             raise ValueError(f"prototypes is {prototypes!r}; it is one of {', '.join(get_args(Prototypes))}")
         if prototypes != "classifier" and scale is None:
@@ -109,19 +98,17 @@ class BCTLoss(CompatibleLoss):
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns :func:`bct_loss` of the batch; the old features of its images play no part."""
-        if not self._uses_classifier(given.get("old_classes")):
+        classes = given.get("old_classes")
+        complete = self.prototypes == "auto" and classes is not None and bool((classes >= 0).all())
+        if self.prototypes != "classifier" and not complete:
             return bct_loss(new, given["class_means"], pids, self.scale)
         prototypes, rows = given["old_classifier"], given["old_classes"]
         if self.scale is not None:
             prototypes, rows = join_prototypes(prototypes, rows, given["class_means"])
         return bct_loss(new, prototypes, rows[pids], self.scale)
 
-    def _uses_classifier(self, old_classes: Tensor | None) -> bool:
-        if self.prototypes == "auto":
-            return old_classes is not None and bool((old_classes >= 0).all())
-        return self.prototypes == "classifier"
 
-
-def _check_scale(scale: float | None) -> None:
+def check_scale(scale: float | None) -> None:
+    """Makes sure that the scale of cosines lies above 0, or is None."""
     if scale is not None and not scale > 0:
         raise ValueError(f"scale is {scale}; it lies above 0, about 16, or is None for inner products")

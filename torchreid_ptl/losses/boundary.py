@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .compatible import check_dimensions, check_finite, l2_normalize
+from .compatible import check_dimensions, check_finite, check_shapes, l2_normalize
 
 
 def old_radii(
@@ -11,7 +11,8 @@ def old_radii(
 ) -> Tensor:
     r"""Distance from its mean within which the old features of an identity lie [ours].
 
-    With d = 1 - cos to the mean old feature of the identity, over its old features::
+    Radii (B,), float32 or float64; infinite for an identity without old features. With d = 1 - cos to the mean old
+    feature of the identity, over its old features::
 
         r_y = mean d + elasticity * (max d - mean d)
 
@@ -22,9 +23,6 @@ def old_radii(
         pids: (B,) the identities wanted, rows of ``class_means``.
         elasticity: from 0, the mean distance, to 1, the farthest.
 
-    Returns:
-        (B,) radii, float32 or float64; infinite for an identity without old features.
-
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or ``elasticity`` out of its range.
 
@@ -34,19 +32,15 @@ def old_radii(
         tensor([0.3000])
     """
     check_elasticity(elasticity)
-    if gallery.dim() != 2 or gallery_pids.shape != gallery.shape[:1]:
-        raise ValueError(
-            f"Expected gallery (G, D) and gallery_pids (G,); got {tuple(gallery.shape)} and {tuple(gallery_pids.shape)}"
-        )
+    check_shapes("gallery (G, D) and gallery_pids (G,)", gallery, gallery_pids)
     check_dimensions(class_means, gallery)
     present, place = pids.unique(return_inverse=True)
     wanted = torch.isin(gallery_pids, present.to(gallery_pids))
     features, label = gallery[wanted].detach(), torch.searchsorted(present, gallery_pids[wanted].to(present))
     check_finite(features, "gallery")
     with torch.autocast(gallery.device.type, enabled=False):
-        distance = 1 - (l2_normalize(features) * l2_normalize(class_means.detach(), features)[present[label]]).sum(
-            dim=1
-        )
+        centres = l2_normalize(class_means.detach(), features)[present[label]]
+        distance = 1 - (l2_normalize(features) * centres).sum(dim=1)
         largest = distance.new_full((len(present),), -torch.inf).scatter_reduce(0, label, distance, "amax")
         mean = torch.zeros_like(largest).index_add(0, label, distance) / label.bincount(minlength=len(present))
         return (mean + elasticity * (largest - mean)).nan_to_num(nan=torch.inf)[place]
@@ -59,17 +53,14 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
 
         L = mean_i max(1 - cos(f_i, c_{y_i}) - r_{y_i}, 0)
 
-    Images of an identity without old features are left out; when all are, the loss is zero. Computed in float32
-    (float64 stays) outside autocast.
+    Images of an identity without old features are left out; when all are, the loss is zero. A scalar, computed in
+    float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
         pids: (B,) identities, rows of ``class_means``.
         class_means: (C, D) mean old features; no gradient flows into them.
         radii: (B,) as :func:`old_radii` gives them.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -78,11 +69,7 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
         >>> boundary_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([0]), torch.eye(2), torch.tensor([0.3]))
         tensor(0.7000)
     """
-    if new.dim() != 2 or pids.shape != new.shape[:1] or radii.shape != new.shape[:1]:
-        raise ValueError(
-            "Expected new features (B, D), pids (B,) and radii (B,); got "
-            f"{tuple(new.shape)}, {tuple(pids.shape)} and {tuple(radii.shape)}"
-        )
+    check_shapes("new features (B, D), pids (B,) and radii (B,)", new, pids, radii)
     check_dimensions(new, class_means)
     with torch.autocast(new.device.type, enabled=False):
         centres = class_means.detach()[pids]
@@ -93,10 +80,6 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
 
 
 def check_elasticity(elasticity: float) -> None:
-    """Makes sure that an elasticity lies in [0, 1].
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Makes sure that an elasticity lies in [0, 1]."""
     if not 0 <= elasticity <= 1:
         raise ValueError(f"elasticity is {elasticity}; from 0, the mean distance to the mean, to 1, the farthest")

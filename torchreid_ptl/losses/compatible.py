@@ -1,5 +1,6 @@
 """What all losses of backward-compatible training share: one call, its checks, and normalisation."""
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -15,7 +16,7 @@ class CompatibleLoss(nn.Module):
     """Base of the losses that tie a new model's features to an old model's.
 
     All are called ``loss(new, old, pids, **declared)``; what ``declared`` holds is said by ``needs`` and ``accepts``,
-    so that a training loop can ask for it [ours]. The names in use:
+    so that a training loop can ask for it [ours]. Settings out of their range are a ValueError. The names in use:
 
     * ``camids`` (B,) cameras, ``image_ids`` (B,) the row of each image in the old model's bank;
     * ``class_means`` (C, D) mean old feature of each training identity, a row of NaN for one without old features;
@@ -39,12 +40,7 @@ class CompatibleLoss(nn.Module):
     whole_batch: bool = False
 
     def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
-        """Learns about the old model's bank, before the first batch and when identities change.
-
-        Args:
-            gallery: (G, D) old features of the training images.
-            gallery_pids: (G,) their identities.
-        """
+        """Learns about old features (G, D) and identities (G,), before the first batch and when identities change."""
 
     def forward(self, new: Tensor, old: Tensor, pids: Tensor, **declared: Tensor | None) -> Tensor:
         """Checks a batch and returns its loss.
@@ -89,36 +85,32 @@ class CompatibleLoss(nn.Module):
 
 
 def check_batch(new: Tensor, old: Tensor, pids: Tensor | None = None) -> None:
-    """Makes sure that new and old features are comparable; looks once at the batch that a module computes.
-
-    Args:
-        new: (B, D).
-        old: (B, D).
-        pids: (B,), where identities play a part.
-
-    Raises:
-        ValueError: shapes or dimensions that do not fit, or old features that are not finite.
-    """
+    """Makes sure that new and old features (B, D), and pids (B,), are comparable; looks once at a module's batch."""
     checked = _CHECKED.get()
     if checked is not None and checked[0] is new and checked[1] is old:
         return
-    labelled = pids is None or pids.shape == new.shape[:1]
-    if new.dim() != 2 or old.dim() != 2 or len(new) != len(old) or not labelled:
-        raise ValueError(
-            "Expected new features (B, D), old features (B, D) and pids (B,); got "
-            f"{tuple(new.shape)}, {tuple(old.shape)} and {'none' if pids is None else tuple(pids.shape)}"
-        )
     check_dimensions(new, old)
+    if pids is None:
+        check_shapes("new features (B, D) and old features (B, D)", new, old)
+    else:
+        check_shapes("new features (B, D), old features (B, D) and pids (B,)", new, old, pids)
     check_finite(old)
 
 
-def check_dimensions(new: Tensor, old: Tensor) -> None:
-    """Makes sure that new and old features have one dimension.
+def check_shapes(expected: str, *tensors: Tensor) -> None:
+    """Makes sure of shapes such as ``"features (N, D) and pids (N,)"``, where a letter stands for one size."""
+    sizes: dict[str, int] = {}
+    for letters, tensor in zip(re.findall(r"\(([A-Z, ]+)\)", expected), tensors, strict=True):
+        names = re.findall("[A-Z]", letters)
+        fit = tensor.dim() == len(names)
+        if not fit or any(sizes.setdefault(name, size) != size for name, size in zip(names, tensor.shape, strict=True)):
+            *shapes, last = (str(tuple(each.shape)) for each in tensors)
+            raise ValueError(f"Expected {expected}; got {', '.join(shapes)} and {last}")
 
-    Raises:
-        ValueError: they differ; names both and the remedies.
-    """
-    if new.shape[1] != old.shape[1]:
+
+def check_dimensions(new: Tensor, old: Tensor) -> None:
+    """Makes sure that new and old features have one dimension; the error names both and the remedies."""
+    if new.dim() == old.dim() == 2 and new.shape[1] != old.shape[1]:
         raise ValueError(
             f"New features have {new.shape[1]} dimensions and old ones {old.shape[1]}. Give the new model an embedding "
             f"head of {old.shape[1]} dimensions, or truncate or zero-pad one of the two by a declared rule"
@@ -126,11 +118,7 @@ def check_dimensions(new: Tensor, old: Tensor) -> None:
 
 
 def check_finite(old: Tensor, name: str = "old features") -> None:
-    """Makes sure that every row of (N, D) or every number of (N,) is finite.
-
-    Raises:
-        ValueError: some are not; says how many.
-    """
+    """Makes sure that every row of (N, D) or every number of (N,) is finite; the error says how many are not."""
     finite = old.isfinite()
     rows = finite.all(dim=1) if old.dim() == 2 else finite
     if not rows.all():
@@ -138,6 +126,12 @@ def check_finite(old: Tensor, name: str = "old features") -> None:
             f"{int((~rows).sum())} of {len(rows)} rows of the {name} are not finite; compute them again, or leave "
             "their images out"
         )
+
+
+def check_temperature(tau: float, usual: str) -> None:
+    """Makes sure that a temperature lies above 0."""
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; a temperature lies above 0, {usual}")
 
 
 def at_least_float32(x: Tensor, like: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .compatible import CompatibleLoss, check_batch, check_temperature, l2_normalize
 from .registry import register_loss
 
 
@@ -16,8 +16,8 @@ def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, 
 
         L = mean_i CE([f_i.o_i ; f_i.o_j for y_j != y_i] / tau, first)
 
-    Of the negatives the hardest count. An image without a negative costs nothing [ours]. Computed in float32 (float64
-    stays) outside autocast.
+    Of the negatives the hardest count. An image without a negative costs nothing [ours]. A scalar, computed in float32
+    (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
@@ -25,9 +25,6 @@ def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, 
         pids: (B,) identities.
         tau: temperature, in cosine.
         negatives: number of hardest negatives of each image; 0 for all.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
@@ -40,7 +37,7 @@ def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, 
 
 
 def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int = 10) -> Tensor:
-    r""":func:`contrastive_loss` with new features of other identities as further negatives.
+    r""":func:`contrastive_loss` with new features of other identities as further negatives; its arguments and errors.
 
     Zhang et al., ICLR 2022 [paper]: what makes retrieval regress while a gallery is refreshed are new negatives that
     lie nearer than the old positive::
@@ -48,19 +45,6 @@ def ract_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negativ
         L = mean_i CE([f_i.o_i ; f_i.o_j ; f_i.f_j for y_j != y_i] / tau, first)
 
     The hardest are taken from both kinds together, and gradient flows into f_i and f_j alike [ours].
-
-    Args:
-        new: (B, D) features of the new model.
-        old: (B, D) features of the old model, of the same images; no gradient flows into them.
-        pids: (B,) identities.
-        tau: temperature, in cosine.
-        negatives: number of hardest negatives of each image; 0 for all.
-
-    Returns:
-        A scalar, float32 or float64.
-
-    Raises:
-        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
 
     Example:
         >>> ract_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), tau=1.0)
@@ -76,9 +60,6 @@ class OldNewContrastiveLoss(CompatibleLoss):
     Args:
         tau: temperature, in cosine.
         negatives: number of hardest negatives of each image; 0 for all.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     with_new = False
@@ -115,7 +96,6 @@ def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int,
 
 
 def _check_settings(tau: float, negatives: int) -> None:
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
+    check_temperature(tau, "0.01 by default")
     if negatives < 0:
         raise ValueError(f"negatives is {negatives}; 1 or more, or 0 for all")

@@ -14,15 +14,12 @@ def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
 
         L = mean_i max(||f_i - o_i|| - t, 0)
 
-    Computed in float32 (float64 stays) outside autocast. The gradient of a distance of zero is zero [ours].
+    A scalar, computed in float32 (float64 stays) outside autocast. The gradient of a distance of zero is zero [ours].
 
     Args:
         new: (B, D) features of the new model.
         old: (B, D) features of the old model, of the same images; no gradient flows into them.
         t: distance that costs nothing, from 0, below 2.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or ``t`` out of its range.
@@ -44,9 +41,6 @@ class FeatureL2Loss(CompatibleLoss):
 
     Args:
         t: distance that costs nothing, from 0, below 2; 0.2 for the weakened form.
-
-    Raises:
-        ValueError: ``t`` out of its range.
     """
 
     weight = 10.0

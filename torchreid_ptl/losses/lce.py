@@ -19,7 +19,7 @@ def lce_loss(
         L = align_weight * mean_{y, d} (W^_yd - c^_yd)^2 + mean_i max(1 - cos(f_i, c_{y_i}) - r_{y_i}, 0)
 
     with hats for L2-normalised rows, the mean over identities with old features and over dimensions. Without any the
-    loss is zero. Computed in float32 (float64 stays) outside autocast.
+    loss is zero. A scalar, computed in float32 (float64 stays) outside autocast.
 
     Args:
         new: (B, D) features of the new model.
@@ -28,9 +28,6 @@ def lce_loss(
         class_means: (C, D), a row of NaN for an identity without old features; no gradient flows into them.
         radii: (B,) of :func:`.boundary.old_radii`.
         align_weight: of the alignment, from 0.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or ``align_weight`` below 0.
@@ -60,9 +57,6 @@ class LCELoss(CompatibleLoss):
 
     Args:
         align_weight: weight of aligning the classifier with class means, from 0.
-
-    Raises:
-        ValueError: ``align_weight`` below 0.
     """
 
     needs = ("classifier", "class_means", "gallery", "gallery_pids")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import l2_normalize
+from .compatible import check_shapes, l2_normalize
 
 
 def margin_softmax_loss(
@@ -21,7 +21,8 @@ def margin_softmax_loss(
 
     and cos(theta_y) - m sin(m) in place of cos(theta_y + m) where theta_y + m passes pi. The cosine of the sum is
     cos(theta) cos(m) - sin(theta) sin(m), without an arc cosine, whose slope has no bound [ours]; a feature parallel to
-    the weight of its class counts sin(theta) as a constant. Computed in float32 (float64 stays) outside autocast.
+    the weight of its class counts sin(theta) as a constant. A scalar, computed in float32 (float64 stays) outside
+    autocast.
 
     Args:
         features: (N, D), of any length.
@@ -29,9 +30,6 @@ def margin_softmax_loss(
         targets: (N,) classes from 0 to C - 1.
         scale: s, above 0.
         margin: m, in radians, from 0 to pi.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, or settings out of their range.
@@ -41,12 +39,7 @@ def margin_softmax_loss(
         tensor(0.0295)
     """
     check_margin(scale, margin)
-    fit = features.dim() == 2 and weight.dim() == 2 and features.shape[1] == weight.shape[1]
-    if not fit or targets.shape != features.shape[:1]:
-        raise ValueError(
-            "Expected features (N, D), weight (C, D) and targets (N,); got "
-            f"{tuple(features.shape)}, {tuple(weight.shape)} and {tuple(targets.shape)}"
-        )
+    check_shapes("features (N, D), weight (C, D) and targets (N,)", features, weight, targets)
     with torch.autocast(features.device.type, enabled=False):
         cosine = l2_normalize(features) @ l2_normalize(weight, features).T
         own = cosine.gather(1, targets[:, None])
@@ -57,11 +50,7 @@ def margin_softmax_loss(
 
 
 def check_margin(scale: float, margin: float) -> None:
-    """Makes sure of the settings of a margin softmax.
-
-    Raises:
-        ValueError: ``scale`` or ``margin`` is out of its range.
-    """
+    """Makes sure that scale and margin of a margin softmax are in their range."""
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it lies above 0, 64 for faces, about 30 for re-ID")
     if not 0 <= margin <= math.pi:

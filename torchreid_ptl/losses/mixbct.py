@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, l2_normalize
+from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, check_shapes, l2_normalize
 from .margin_softmax import check_margin, margin_softmax_loss
 from .registry import register_loss
 
@@ -13,7 +13,7 @@ ROWS = 1 << 12  # features handled at a time, so that the working memory does no
 
 
 def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
-    """The old features that lie near the middle of their class.
+    """The old features that lie near the middle of their class, as a bool (N,).
 
     MixBCT, arXiv 2308.06948 [code]: rows L2-normalised, then every column L2-normalised over the whole set; of each
     class the ceil(keep * n) samples nearest, in Euclidean distance, to the class mean stay; of two at the same distance
@@ -24,9 +24,6 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         pids: (N,) identities, any integers.
         keep: share that stays, above 0, at most 1.
 
-    Returns:
-        A bool (N,), true for those that stay.
-
     Raises:
         ValueError: shapes that do not fit, features that are not finite, or ``keep`` out of its range.
 
@@ -36,8 +33,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         tensor([ True,  True, False])
     """
     _check_keep(keep)
-    if features.dim() != 2 or pids.shape != features.shape[:1]:
-        raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
+    check_shapes("features (N, D) and pids (N,)", features, pids)
     check_finite(torch.cat([torch.linalg.vector_norm(at_least_float32(rows), dim=1) for rows in features.split(ROWS)]))
     _, label, counts = pids.unique(return_inverse=True, return_counts=True)
     distance = _distance_to_mean(features, label, counts)
@@ -55,7 +51,8 @@ def mix_features(
     """Replaces some new features by the normalised old features of the same images.
 
     MixBCT, arXiv 2308.06948 [code]: k = min(int(ratio * B), number of credible) of the credible samples, drawn without
-    replacement. The draw is seeded [ours].
+    replacement. The draw is seeded [ours]. Gives the mixed features (B, D), float32 or float64, and a bool (B,) that
+    marks the replaced ones.
 
     Args:
         new: (B, D) features of the new model.
@@ -63,9 +60,6 @@ def mix_features(
         credible: bool (B,), whose old feature may be used.
         ratio: share of the batch, from 0 to 1.
         generator: of the draw; torch's own if None.
-
-    Returns:
-        The mixed features (B, D), float32 or float64, and a bool (B,) that marks the replaced ones.
 
     Raises:
         ValueError: shapes that do not fit, or ``ratio`` out of its range.
@@ -104,8 +98,8 @@ def mixbct_loss(
 
         L = mean_i CE(s * margin(cos(e_i, W), y_i, m)),        e = mix(new, old)
 
-    It stands in place of the new model's own classification loss. With ``ratio`` 0, or without a credible sample, it is
-    the plain :func:`margin_softmax_loss`.
+    The scalar stands in place of the new model's own classification loss. With ``ratio`` 0, or without a credible
+    sample, it is the plain :func:`margin_softmax_loss`.
 
     Args:
         new: (B, D) features of the new model.
@@ -117,9 +111,6 @@ def mixbct_loss(
         scale: s.
         margin: m, in radians.
         generator: of the draw.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
@@ -147,9 +138,6 @@ class MixBCTLoss(CompatibleLoss):
         margin: m, in radians; 0.5 for faces.
         seed: of the draws.
         keep: T, share of each identity's old features that are credible.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     credible: Tensor | None

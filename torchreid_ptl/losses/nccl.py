@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, check_dimensions, l2_normalize
+from .compatible import CompatibleLoss, check_batch, check_dimensions, check_shapes, check_temperature, l2_normalize
 from .registry import register_loss
 
 
@@ -19,8 +19,8 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         L = mean_i sum_{j in P_i} w_ij l_ij / sum_{j in P_i} w_ij        w_ij = (1 + o_i.o_j) / 2
         l_ij = -log( e^{f_i.o_j / tau} / (e^{f_i.o_j / tau} + sum_{k in N_i} e^{f_i.o_k / tau}) )
 
-    Without an old feature of another identity an image costs nothing. Computed in float32 (float64 stays) outside
-    autocast.
+    Without an old feature of another identity an image costs nothing. A scalar, computed in float32 (float64 stays)
+    outside autocast.
 
     Args:
         new: (B, D) features of the new model.
@@ -30,9 +30,6 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         queue_pids: (Q,) identities.
         tau: temperature, in cosine.
 
-    Returns:
-        A scalar, float32 or float64.
-
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or ``tau`` out of its range.
 
@@ -41,12 +38,9 @@ def nccl_loss(new: Tensor, old: Tensor, pids: Tensor, queue: Tensor, queue_pids:
         >>> nccl_loss(torch.eye(2), torch.eye(2), pids, nothing, torch.zeros(0), tau=1.0)
         tensor(0.3133)
     """
-    _check_tau(tau)
+    check_temperature(tau, "0.05 by default")
     check_batch(new, old, pids)
-    if queue.dim() != 2 or queue_pids.shape != queue.shape[:1]:
-        raise ValueError(
-            f"Expected queue (Q, D) and queue_pids (Q,); got {tuple(queue.shape)} and {tuple(queue_pids.shape)}"
-        )
+    check_shapes("queue (Q, D) and queue_pids (Q,)", queue, queue_pids)
     check_dimensions(new, queue)
     with torch.autocast(new.device.type, enabled=False):
         f, o = l2_normalize(new), l2_normalize(old.detach(), new)
@@ -69,9 +63,6 @@ class NCCLLoss(CompatibleLoss):
         dim: D.
         queue_size: Q, old features in the queue.
         tau: temperature, in cosine.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     queue: Tensor
@@ -80,7 +71,7 @@ class NCCLLoss(CompatibleLoss):
 
     def __init__(self, dim: int, queue_size: int = 8192, tau: float = 0.05) -> None:
         super().__init__()
-        _check_tau(tau)
+        check_temperature(tau, "0.05 by default")
         if queue_size < 1:
             raise ValueError(f"queue_size is {queue_size}; 1 or more, 8192 in the paper")
         self.tau = tau
@@ -98,19 +89,10 @@ class NCCLLoss(CompatibleLoss):
         filled = min(int(self.seen), len(self.queue))
         value = nccl_loss(new, old, pids, self.queue[:filled], self.queue_pids[:filled], self.tau)
         if self.training:
-            self._enter(l2_normalize(old), pids)
+            size = len(self.queue)
+            entering = l2_normalize(old)[-size:]
+            places = (self.seen + torch.arange(len(entering), device=self.seen.device)) % size
+            self.queue[places] = entering.to(self.queue)
+            self.queue_pids[places] = pids[-size:].to(self.queue_pids)
+            self.seen += len(entering)
         return value
-
-    @torch.no_grad()
-    def _enter(self, old: Tensor, pids: Tensor) -> None:
-        size = len(self.queue)
-        old, pids = old[-size:], pids[-size:]
-        places = (self.seen + torch.arange(len(old), device=self.seen.device)) % size
-        self.queue[places] = old.to(self.queue)
-        self.queue_pids[places] = pids.to(self.queue_pids)
-        self.seen += len(old)
-
-
-def _check_tau(tau: float) -> None:
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.05 by default")

@@ -1,6 +1,7 @@
 """The smoothed average precision, evaluated as a stream over pairs of a query and one of its positives."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,25 +11,15 @@ Kind = Literal["none", "lift", "restore"]
 BLOCK = 1 << 18  # numbers of (pair, gallery) held at a time: 1 MB in float32, which a processor's cache takes
 
 
-class Reactivation(NamedTuple):
-    """Dynamic gradient reactivation (DGR) [ours]: how negatives keep a gradient where the sigmoid has none.
-
-    Attributes:
-        kind: ``'none'``, ``'lift'`` or ``'restore'``.
-        lift_limit: M, the largest lead of a positive that ``lift`` makes up for, in cosine.
-        restore_from: m, the lead of a negative from which ``restore`` holds the slope, in cosine.
-    """
+@dataclass(frozen=True)
+class Reactivation:
+    """Dynamic gradient reactivation (DGR) [ours], with the limits of :func:`.rbcl.rbcl_loss`."""
 
     kind: Kind = "none"
     lift_limit: float = 0.1
     restore_from: float = 0.03
 
-    def check(self) -> None:
-        """Makes sure of the settings.
-
-        Raises:
-            ValueError: an unknown kind, or a number below zero.
-        """
+    def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"dgr is {self.kind!r}; it is one of {', '.join(get_args(Kind))}")
         for name in ("lift_limit", "restore_from"):
@@ -46,19 +37,12 @@ def ranking_loss(
         R_i = 1 + sum_{k in P, k != i} sigma((s_k - s_i) / tau)        N_i = sum_{j in N} sigma((s_j - s_i) / tau)
         L = mean_q mean_{i in P_q} N_i / (R_i + N_i)
 
+    The similarities are float32 or float64, (Q, G); positives and negatives are disjoint bools (Q, G), and what is in
+    neither plays no part. The scalar is zero, with a gradient of zeros, when no query has a positive.
+
     The gradient is computed along with the value, a block of pairs (q, i) at a time, so that besides a few matrices of
     the size of ``similarity`` no more than ``BLOCK`` numbers are alive. No term is left out. There is no second
     derivative.
-
-    Args:
-        similarity: (Q, G), float32 or float64.
-        positive: bool (Q, G).
-        negative: bool (Q, G), disjoint from ``positive``; what is in neither plays no part.
-        tau: temperature, in the unit of the similarities.
-        reactivation: of the negatives.
-
-    Returns:
-        A scalar of the dtype of ``similarity``; zero, with a gradient of zeros, when no query has a positive.
 
     Example:
         >>> first, second = torch.tensor([[True, False]]), torch.tensor([[False, True]])
@@ -74,9 +58,8 @@ class _StreamedRanking(torch.autograd.Function):
         ctx: Any, similarity: Tensor, positive: Tensor, negative: Tensor, tau: float, reactivation: Reactivation
     ) -> Tensor:
         stream = _Stream(similarity / tau, positive, negative, tau, reactivation)
-        if stream.pairs:
-            for start in range(0, stream.pairs, stream.rows):
-                stream.add(start, min(start + stream.rows, stream.pairs))
+        for start in range(0, stream.pairs, stream.rows):
+            stream.add(start, min(start + stream.rows, stream.pairs))
         ctx.save_for_backward(stream.gradient().div_(tau))
         return stream.value
 

@@ -6,8 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_finite, l2_normalize
-from .nca import agent_gallery, nearest_centres
+from .compatible import (
+    CompatibleLoss,
+    at_least_float32,
+    check_dimensions,
+    check_finite,
+    check_shapes,
+    check_temperature,
+    l2_normalize,
+)
 from .ranking import Kind, Reactivation, ranking_loss
 from .registry import register_loss
 
@@ -46,7 +53,8 @@ def rbcl_loss(
     * ``restore``: the value unchanged, and for d > m the slope held at that of m.
 
     Queries without a positive are left out; when all are, the loss is zero. Memory: a few matrices (B, G), whatever the
-    number of positives. Computed in float32 (float64 stays) outside autocast; there is no second derivative.
+    number of positives. A scalar from 0 to 1, computed in float32 (float64 stays) outside autocast; there is no second
+    derivative.
 
     Args:
         query: (B, D) new features.
@@ -62,9 +70,6 @@ def rbcl_loss(
         lift_limit: M, in cosine, 0.05 to 0.1.
         restore_from: m, in cosine.
 
-    Returns:
-        A scalar from 0 to 1, float32 or float64.
-
     Raises:
         ValueError: shapes that do not fit, a gallery that is not finite, or settings out of their range.
 
@@ -74,8 +79,10 @@ def rbcl_loss(
         tensor(0.5000)
     """
     reactivation = Reactivation(dgr, lift_limit, restore_from)
-    _check_settings(tau, reactivation)
-    _check_shapes(query, gallery, query_pids, gallery_pids)
+    check_temperature(tau, "0.01 by default")
+    check_dimensions(query, gallery)
+    expected = "query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,)"
+    check_shapes(expected, query, gallery, query_pids, gallery_pids)
     if (query_camids is None) != (gallery_camids is None):
         raise ValueError("Give both cameras or none: query_camids (B,) and gallery_camids (G,)")
     same_person = query_pids[:, None] == gallery_pids[None, :]
@@ -100,9 +107,6 @@ class RBCLLoss(CompatibleLoss):
         neighbours: K, centres nearest to each identity of the batch, with gallery ``'nca'``.
         lift_limit: M, the largest lead that ``'lift'`` makes up for, in cosine.
         restore_from: m, the lead from which ``'restore'`` holds the slope, in cosine.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     weight = 5.0
@@ -118,7 +122,8 @@ class RBCLLoss(CompatibleLoss):
         restore_from: float = 0.03,
     ) -> None:
         super().__init__()
-        _check_settings(tau, Reactivation(dgr, lift_limit, restore_from))
+        Reactivation(dgr, lift_limit, restore_from)  # makes sure of them
+        check_temperature(tau, "0.01 by default")
         if gallery not in get_args(Gallery):
             raise ValueError(f"gallery is {gallery!r}; it is one of {', '.join(get_args(Gallery))}")
         if neighbours < 1:
@@ -161,6 +166,51 @@ class RBCLLoss(CompatibleLoss):
         return self._table[1]
 
 
+def nearest_centres(centres: Tensor, k: int = 10, rows: int = 1024) -> Tensor:
+    """Identities (C, k) with the most similar centres (C, D), nearest first, by cosine; -1 where there are fewer.
+
+    Agents of Dynamic Gradient Reactivation, arXiv 2207.05658; K = 10 and the cosine are [ours]. A row of NaN is an
+    identity without old features, which has no neighbours. Computed once for a training set, in blocks of ``rows``, so
+    that memory stays bounded.
+
+    Example:
+        >>> nearest_centres(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.2]]), k=1).flatten()
+        tensor([2, 2, 0])
+    """
+    if k < 1 or centres.dim() != 2:
+        raise ValueError(
+            f"neighbours is {k} and the centres are {tuple(centres.shape)}; wanted are 1 or more of centres (C, D)"
+        )
+    known = centres.isfinite().all(dim=1)
+    points = l2_normalize(centres.detach().nan_to_num(0.0, 0.0, 0.0))
+    every = torch.arange(len(centres), device=centres.device)
+    found = every.new_full((len(every), k), -1)
+    for part in every.split(rows):
+        cosines = (points[part] @ points.T).masked_fill_(~(known & known[part, None]), -torch.inf)
+        cosines.scatter_(1, part[:, None], -torch.inf)
+        best, identity = cosines.topk(min(k, len(centres)), dim=1)
+        found[part, : best.shape[1]] = identity.where(best > -torch.inf, -1)
+    return found
+
+
+def agent_gallery(old: Tensor, pids: Tensor, centres: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gallery of a batch: its old features (B, D), and the centres nearest to the identities of the batch.
+
+    Features (B + A, D), identities (B + A,) and a bool (B + A,) that marks the A agents, each of which is there once.
+    An agent is a negative of other identities and never a positive: its identity may be in the batch too.
+
+    Example:
+        >>> old, centres = torch.eye(3)[:2], torch.eye(3) + 0.1
+        >>> agent_gallery(old, torch.tensor([0, 1]), centres, nearest_centres(centres, k=1))[2]
+        tensor([False, False,  True,  True])
+    """
+    near = neighbours[pids.unique()]
+    agents = near[near >= 0].unique()
+    gallery = torch.cat([at_least_float32(old), at_least_float32(centres.detach()[agents], old)])
+    is_agent = torch.arange(len(gallery), device=old.device) >= len(old)
+    return gallery, torch.cat([pids, agents.to(pids)]), is_agent
+
+
 def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
     """(B, G); the gallery is divided by its norms afterwards, since a normalised copy of it could be large."""
     points = at_least_float32(gallery.detach(), query)
@@ -181,20 +231,3 @@ def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:
             f"{tuple(same_image.shape)} of {same_image.dtype}"
         )
     return same_image
-
-
-def _check_settings(tau: float, reactivation: Reactivation) -> None:
-    reactivation.check()
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.01 by default")
-
-
-def _check_shapes(query: Tensor, gallery: Tensor, query_pids: Tensor, gallery_pids: Tensor) -> None:
-    fit = query.dim() == gallery.dim() == 2
-    if not fit or query_pids.shape != query.shape[:1] or gallery_pids.shape != gallery.shape[:1]:
-        shapes = [str(tuple(item.shape)) for item in (query, gallery, query_pids, gallery_pids)]
-        raise ValueError(
-            "Expected query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,); got "
-            f"{', '.join(shapes[:3])} and {shapes[3]}"
-        )
-    check_dimensions(query, gallery)

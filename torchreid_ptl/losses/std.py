@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compatible import at_least_float32, check_shapes
+
 
 def std_loss(
     logits: Tensor | None,
@@ -16,7 +18,8 @@ def std_loss(
 ) -> Tensor:
     r"""Cross-entropy of the student, and its feature's distance to the teacher's.
 
-    Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]; the distance as in :func:`feature_distance`::
+    Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]; the scalar, with the distance of
+    :func:`feature_distance`, is::
 
         L = (1 - lambda) CE(logits, y) + lambda L1(f_student, f_teacher)
 
@@ -31,9 +34,6 @@ def std_loss(
         lambda_: weight of the distillation, from 0 to 1; 0.8 in the paper.
         label_smoothing: of the cross-entropy; the paper names none.
 
-    Returns:
-        A scalar, float32 or float64.
-
     Raises:
         ValueError: ``lambda_`` outside [0, 1], shapes that do not fit, or None where a tensor is needed.
 
@@ -47,12 +47,9 @@ def std_loss(
     if lambda_ < 1:
         if logits is None or targets is None:
             raise ValueError(f"logits and targets are needed with lambda {lambda_}; only lambda 1 does without")
-        if logits.dim() != 2 or targets.shape != logits.shape[:1]:
-            raise ValueError(
-                f"Expected logits (N, C) and targets (N,); got {tuple(logits.shape)} and {tuple(targets.shape)}"
-            )
+        check_shapes("logits (N, C) and targets (N,)", logits, targets)
         with torch.autocast(logits.device.type, enabled=False):
-            plain = F.cross_entropy(_exact(logits), targets, label_smoothing=label_smoothing)
+            plain = F.cross_entropy(at_least_float32(logits), targets, label_smoothing=label_smoothing)
         total.append((1 - lambda_) * plain)
     if lambda_ > 0:
         if features is None or teacher_features is None:
@@ -64,17 +61,8 @@ def std_loss(
 def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
     """Mean absolute difference over the batch and the dimensions [ours: the paper says L1 and no more].
 
-    In float32 (float64 stays), outside autocast.
-
-    Args:
-        features: (N, D).
-        teacher_features: (N, D); no gradient flows into them.
-
-    Returns:
-        A scalar, in the unit of the features.
-
-    Raises:
-        ValueError: the shapes differ; gives both.
+    A scalar in the unit of the features (N, D), in float32 (float64 stays), outside autocast; no gradient flows into
+    the teacher's. A ValueError gives both shapes.
     """
     if features.dim() != 2 or features.shape != teacher_features.shape:
         raise ValueError(
@@ -82,15 +70,11 @@ def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
             "shape (N, D); project the student's where the dimensions differ"
         )
     with torch.autocast(features.device.type, enabled=False):
-        return (_exact(features) - _exact(teacher_features.detach())).abs().mean()
+        return (at_least_float32(features) - at_least_float32(teacher_features.detach())).abs().mean()
 
 
 def check_lambda(lambda_: float) -> None:
-    """Makes sure a weight of the distillation lies in [0, 1].
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Makes sure that a weight of the distillation lies in [0, 1]."""
     if not 0 <= lambda_ <= 1:
         raise ValueError(
             f"lambda is {lambda_}; the weight of the distillation lies between 0, the plain training, and 1, without "
@@ -99,15 +83,7 @@ def check_lambda(lambda_: float) -> None:
 
 
 class STDLoss(nn.Module):
-    """Module form of :func:`std_loss`.
-
-    Args:
-        lambda_: weight of the distillation, from 0 to 1.
-        label_smoothing: of the cross-entropy.
-
-    Raises:
-        ValueError: ``lambda_`` outside [0, 1].
-    """
+    """Module form of :func:`std_loss`, with its ``lambda_`` and its ``label_smoothing``."""
 
     def __init__(self, lambda_: float = 0.8, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -119,7 +95,3 @@ class STDLoss(nn.Module):
     ) -> Tensor:
         """Returns the loss of logits (N, C), features (N, D), the teacher's features (N, D) and identities (N,)."""
         return std_loss(logits, features, teacher_features, targets, self.lambda_, label_smoothing=self.label_smoothing)
-
-
-def _exact(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .compatible import at_least_float32, check_shapes
+
 
 def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3) -> Tensor:
     r"""Mean hinge between each sample's farthest positive and nearest negative.
@@ -12,16 +14,13 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
 
         L = mean_a max(0, margin + max_{p: y_p = y_a} d(a, p) - min_{n: y_n != y_a} d(a, n))
 
-    Computed in float32 (float64 stays) outside autocast. Samples whose identity is the only one in the batch have no
-    negative and are left out; when none is left the loss is zero [ours].
+    A scalar, computed in float32 (float64 stays) outside autocast. Samples whose identity is the only one in the batch
+    have no negative and are left out; when none is left the loss is zero [ours].
 
     Args:
         features: (N, D), any float dtype.
         pids: (N,) integer identities.
         margin: in the features' unit.
-
-    Returns:
-        A scalar, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -30,10 +29,9 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
         >>> batch_hard_triplet_loss(torch.eye(4), torch.tensor([0, 0, 1, 1]))
         tensor(0.3000)
     """
-    if features.dim() != 2 or pids.shape != features.shape[:1]:
-        raise ValueError(f"Expected features (N, D) and pids (N,); got {tuple(features.shape)} and {tuple(pids.shape)}")
+    check_shapes("features (N, D) and pids (N,)", features, pids)
     with torch.autocast(features.device.type, enabled=False):
-        x = features if features.dtype == torch.float64 else features.float()
+        x = at_least_float32(features)
         squared = x.pow(2).sum(dim=1)
         distance = (squared[:, None] + squared[None, :] - 2 * x @ x.T).clamp(min=1e-12).sqrt()
         same = pids[:, None] == pids[None, :]
@@ -45,11 +43,7 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
 
 
 class BatchHardTripletLoss(nn.Module):
-    """Module form of :func:`batch_hard_triplet_loss`.
-
-    Args:
-        margin: in the features' unit.
-    """
+    """Module form of :func:`batch_hard_triplet_loss`."""
 
     def __init__(self, margin: float = 0.3) -> None:
         super().__init__()

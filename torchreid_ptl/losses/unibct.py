@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .bct import bct_loss
-from .compatible import CompatibleLoss, check_batch, l2_normalize
+from .bct import bct_loss, check_scale
+from .compatible import CompatibleLoss, check_batch, check_temperature, l2_normalize
 from .registry import register_loss
 
 
@@ -19,7 +19,8 @@ def refine_prototypes(
 
         O' = (1 - lambda) (I - lambda A)^-1 O        prototype of y = mean of O'_i over its images in the batch
 
-    Identities that are not in the batch keep their mean old feature. Nothing here has a gradient.
+    Identities that are not in the batch keep their mean old feature. The prototypes (C, D) have norm 1, in float32 or
+    float64. Nothing here has a gradient.
 
     Args:
         new: (B, D) features of the new model.
@@ -28,9 +29,6 @@ def refine_prototypes(
         class_means: (C, D), a row of NaN for an identity without old features.
         lambda_: share of the neighbours, from 0, below 1.
         tau: temperature, in cosine.
-
-    Returns:
-        Prototypes (C, D) of norm 1, float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
@@ -67,22 +65,8 @@ def unibct_loss(
 ) -> Tensor:
     r"""Cross-entropy of the new features under refined prototypes.
 
-    :func:`.bct.bct_loss` with those of :func:`refine_prototypes` in place of the old classifier, which is not needed.
-
-    Args:
-        new: (B, D) features of the new model.
-        old: (B, D) features of the old model, of the same images; no gradient flows into them.
-        pids: (B,) identities from 0 to C - 1.
-        class_means: (C, D), a row of NaN for an identity without old features.
-        lambda_: share of the neighbours in the refinement.
-        tau: temperature of the refinement.
-        scale: of the cosines.
-
-    Returns:
-        A scalar, float32 or float64.
-
-    Raises:
-        ValueError: shapes that do not fit, old features that are not finite, or settings out of their range.
+    :func:`.bct.bct_loss`, its scalar and its ``scale``, with the prototypes, arguments and errors of
+    :func:`refine_prototypes` in place of the old classifier, which is not needed.
 
     Example:
         >>> unibct_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), torch.ones(2, 2), scale=2.0)
@@ -99,9 +83,6 @@ class UniBCTLoss(CompatibleLoss):
         lambda_: share of the neighbours in the refinement, from 0, below 1.
         tau: temperature of the refinement, in cosine.
         scale: of the cosines.
-
-    Raises:
-        ValueError: settings out of their range.
     """
 
     needs = ("class_means",)
@@ -109,8 +90,7 @@ class UniBCTLoss(CompatibleLoss):
     def __init__(self, lambda_: float = 0.9, tau: float = 0.05, scale: float = 16.0) -> None:
         super().__init__()
         _check_propagation(lambda_, tau)
-        if not scale > 0:
-            raise ValueError(f"scale is {scale}; it lies above 0, about 16")
+        check_scale(scale)
         self.lambda_, self.tau, self.scale = lambda_, tau, scale
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
@@ -121,5 +101,4 @@ class UniBCTLoss(CompatibleLoss):
 def _check_propagation(lambda_: float, tau: float) -> None:
     if not 0 <= lambda_ < 1:
         raise ValueError(f"lambda is {lambda_}; the share of the neighbours lies from 0 to below 1, 0.9 in the paper")
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, 0.05 in the paper")
+    check_temperature(tau, "0.05 in the paper")

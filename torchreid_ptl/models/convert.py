@@ -52,12 +52,14 @@ def _place(key: str) -> str | None:
         return key
     if key.startswith("ptl."):
         return "cells." + key.removeprefix("ptl.")
-    return _backbone_place(key.removeprefix("backbone."))
-
-
-def _backbone_place(key: str) -> str | None:
+    key = key.removeprefix("backbone.")
     if number := re.match(r"(\d)\.(.*)", key):
         return f"{_SEQUENTIAL[int(number[1])]}.{number[2]}"
+    return shared_place(key)
+
+
+def shared_place(key: str) -> str | None:
+    """Where an entry of a ResNet-50 stands in the part of MGN that all branches share; None for the others."""
     for name, place in _NAMED.items():
         if key.startswith(name + "."):
             return place + key[len(name) :]

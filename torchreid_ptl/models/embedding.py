@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .. import host
-from .pretrained import missing_weights_explained
-from .ptl import initialise
+from .pretrained import build_backbone
+from .ptl import check_loss, initialise, output_of_zeros
 
 _BACKBONE = "backbone."
 _WEIGHT = "embedding.0.weight"
@@ -64,9 +63,7 @@ class Embedded(nn.Module):
         super().__init__()
         if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
             raise ValueError(f"dim is {dim!r}; an embedding has a whole number of dimensions, at least 1")
-        if loss not in ("softmax", "triplet"):
-            raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
-        self.loss = loss
+        self.loss = check_loss(loss)
         self.dim = self.feature_dim = dim
         for name, _ in list(backbone.named_children()):
             if name.startswith("classifier"):
@@ -78,8 +75,7 @@ class Embedded(nn.Module):
         initialise(self.embedding)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
-        parameter = next(backbone.parameters())
-        self.to(parameter.device)
+        self.to(next(backbone.parameters()).device)
 
     def forward(self, x: Tensor, return_featuremaps: bool = False) -> Any:
         """Maps images (N, 3, H, W) to what the host's contract asks for in the present mode."""
@@ -117,17 +113,10 @@ def embed(
     size: tuple[int, int] = (256, 128),
     **options: Any,
 ) -> Embedded:
-    """Builds a model of the host or the plugin with an embedding head.
+    """Builds a model of the host or the plugin by its name, as an :class:`Embedded` with its arguments.
 
-    Args:
-        name: of the model.
-        dim: of the descriptor.
-        num_classes: number of training identities.
-        loss: ``'softmax'`` or ``'triplet'``.
-        pretrained: whether to load ImageNet weights, through the host.
-        use_gpu: handed to the host.
-        size: height and width of the images, in pixels.
-        **options: further arguments of the plugin's own models.
+    ImageNet weights are loaded through the host, which is handed ``use_gpu``; ``options`` are further arguments of the
+    plugin's own models.
 
     Raises:
         KeyError: an unknown model or loss.
@@ -136,8 +125,7 @@ def embed(
     """
     if name not in host.models():
         raise KeyError(f"Unknown model: {name!r}; known: {', '.join(sorted(host.models()))}")
-    with missing_weights_explained(name, pretrained):
-        backbone = host.models()[name](num_classes=1, loss="softmax", pretrained=pretrained, use_gpu=use_gpu, **options)
+    backbone = build_backbone(name, "softmax", pretrained, use_gpu, **options)
     return Embedded(backbone, dim, num_classes, loss, size=size)
 
 
@@ -148,21 +136,13 @@ def embedding_dim(state: Mapping[str, Tensor]) -> int:
     return len(state[_WEIGHT]) if own and any(key.startswith(_BACKBONE) for key in state) else 0
 
 
-@torch.no_grad()
 def _descriptor_dim(backbone: nn.Module, size: tuple[int, int]) -> int:
-    """Dimension of a network's descriptor; neither its modes nor anything else in it changes."""
-    parameter = next(backbone.parameters())
-    blank = torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype)
-    modes = [(module, module.training) for module in backbone.modules()]
     try:
-        described = backbone.eval()(blank)
+        described = output_of_zeros(backbone, 1, 3, *size)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"{type(backbone).__name__} takes no images of {size[0]}x{size[1]} (height x width): {error}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     _require_descriptor(backbone, described)
     return int(described.shape[1])
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cells import BConvCell
-from .convert import convert_authors_weights, is_authors_state
-from .ptl import STATES, VERSIONS, _check, fusion, initialise
+from .convert import convert_authors_weights, is_authors_state, shared_place
+from .ptl import STATES, VERSIONS, _check, check_loss, fusion, initialise
 
 BRANCHES = ("p1", "p2", "p3")
 STRIPES = (0, 2, 3)
@@ -68,9 +68,7 @@ class MGN(nn.Module):
     ) -> None:
         super().__init__()
         _check(version=(version, VERSIONS), state=(state, STATES))
-        if loss not in ("softmax", "triplet"):
-            raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
-        self.loss = loss
+        self.loss = check_loss(loss)
         self.feature_dim = PARTS * PART_DIM
         self.all_parts = False
         r: Any = resnet
@@ -175,10 +173,8 @@ def _branch(resnet: Any, stride: int) -> nn.Sequential:
 
 def _resnet_places(key: str) -> list[str]:
     """Where an entry of a plain ResNet-50 stands in MGN: once in the shared part or once in each branch."""
-    stem = {"conv1": "stem.0", "bn1": "stem.1", "layer3.0": "layer3_0"}
-    for name, place in stem.items():
-        if key.startswith(name + "."):
-            return [place + key[len(name) :]]
+    if shared := shared_place(key):
+        return [shared]
     unit = re.match(r"layer3\.(\d+)\.(.*)", key)
     if unit:
         return [f"branches.{branch}.0.{int(unit[1]) - 1}.{unit[2]}" for branch in BRANCHES]

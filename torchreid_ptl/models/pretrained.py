@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import torchreid
 from torch import nn
 
 from .. import host
@@ -13,29 +13,15 @@ class PretrainedWeightsError(FileNotFoundError):
     """ImageNet weights are neither on disk nor to be downloaded."""
 
 
-def build_backbone(name: str, loss: str = "softmax", pretrained: bool = True, use_gpu: bool = True) -> nn.Module:
-    """Builds a model of the host with one class.
-
-    Args:
-        name: the host's name of the model.
-        loss: ``'softmax'`` or ``'triplet'``.
-        pretrained: whether to load ImageNet weights, through the host.
-        use_gpu: handed to the host.
-
-    Raises:
-        PretrainedWeightsError: the weights could not be had; names the file to place and where.
-    """
+def build_backbone(name: str, loss: str, pretrained: bool, use_gpu: bool, **options: Any) -> nn.Module:
+    """Builds a model of the host or the plugin with one class; see :func:`missing_weights_explained`."""
     with missing_weights_explained(name, pretrained):
-        return torchreid.models.build_model(name, num_classes=1, loss=loss, pretrained=pretrained, use_gpu=use_gpu)
+        return host.models()[name](num_classes=1, loss=loss, pretrained=pretrained, use_gpu=use_gpu, **options)
 
 
 @contextmanager
 def missing_weights_explained(name: str, pretrained: bool) -> Iterator[None]:
-    """Turns what the host raises when it cannot download ImageNet weights into an answer.
-
-    Args:
-        name: the host's name of the model built inside.
-        pretrained: whether weights are asked for; otherwise nothing is changed.
+    """Turns what the host raises when it cannot download ImageNet weights of a model by its name into an answer.
 
     Raises:
         PretrainedWeightsError: names the file to place and where.

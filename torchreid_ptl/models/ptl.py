@@ -71,9 +71,7 @@ class PTL(nn.Module):
     ) -> None:
         super().__init__()
         _check(version=(version, VERSIONS), start=(start, STARTS), state=(state, STATES))
-        if loss not in ("softmax", "triplet"):
-            raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
-        self.loss = loss
+        self.loss = check_loss(loss)
         self.blocks: tuple[Block, ...] = name_blocks(backbone, blocks)
         shapes = block_shapes(backbone, self.blocks)
         if hasattr(backbone, "classifier"):
@@ -83,7 +81,9 @@ class PTL(nn.Module):
         width = shapes[-1].channels
         beside = self._build_cells(shapes, VERSIONS[version], wide, bias)
         self.last = nn.Conv2d(width + beside, width, 1)
-        self.feature_dim = _embedding_dim(backbone, self.embedding, width)
+        self.feature_dim = width
+        if self.embedding:
+            self.feature_dim = output_of_zeros(backbone.get_submodule(self.embedding), 1, width).shape[1]
         self.classifier = _classifier(self.feature_dim, hidden, num_classes)
         self._initialise(start)
         for cell in (*self.image_cells, *self.cells):
@@ -194,17 +194,23 @@ def _widths(shapes: list[BlockShape], wide: bool) -> tuple[list[int], list[int],
     return [scaled(16), scaled(32)], [scaled(w) for w in fused], [scaled(w) for w in cells]
 
 
-def _embedding_dim(backbone: nn.Module, embedding: str, width: int) -> int:
-    if not embedding:
-        return width
-    layer = backbone.get_submodule(embedding)
-    modes = [(module, module.training) for module in layer.modules()]
-    parameter = next(layer.parameters())
-    with torch.no_grad():
-        dim = layer.eval()(torch.zeros(1, width, device=parameter.device, dtype=parameter.dtype)).shape[1]
-    for module, mode in modes:
-        module.training = mode
-    return dim
+@torch.no_grad()
+def output_of_zeros(network: nn.Module, *shape: int) -> Any:
+    """What a network gives in evaluation for zeros; neither its modes nor anything else in it changes."""
+    parameter = next(network.parameters())
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        return network.eval()(torch.zeros(shape, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_loss(loss: str) -> str:
+    """The loss a model is built for, if the host's contract knows it."""
+    if loss not in ("softmax", "triplet"):
+        raise KeyError(f"Unsupported loss: {loss!r}; a model is built for 'softmax' or 'triplet'")
+    return loss
 
 
 def _check(**choices: tuple[Any, Any]) -> None:

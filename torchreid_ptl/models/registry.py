@@ -1,5 +1,6 @@
 """The table of the plugin's model names and the factories behind them."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -22,19 +23,19 @@ def available_models() -> list[str]:
 
 def register_models() -> None:
     """Adds every model of the plugin to the host's table; again is a no-op."""
-    factories = {
-        name + suffix: _ptl_factory(name, version) for name in splittable() for suffix, version in _SUFFIXES.items()
-    }
-    factories |= {name: _mgn_factory(version) for name, version in _MGN.items()}
+    factories: dict[str, host.Factory] = {}
+    for name in splittable():
+        split = split_of(host.models()[name])
+        layout = {"blocks": split.blocks, "embedding": split.embedding, "wide": split.wide}
+        factories |= {name + suffix: _factory(PTL, name, version, **layout) for suffix, version in _SUFFIXES.items()}
+    factories |= {name: _factory(MGN, "resnet50", version) for name, version in _MGN.items()}
     for name, factory in factories.items():
         factory.__name__ = factory.__qualname__ = name
         host.register_model(name, factory)
     _NAMES[:] = factories
 
 
-def _ptl_factory(backbone: str, default_version: int) -> host.Factory:
-    split = split_of(host.models()[backbone])
-
+def _factory(kind: Callable[..., nn.Module], backbone: str, default_version: int, **layout: Any) -> host.Factory:
     def build(
         num_classes: int = 1,
         loss: str = "softmax",
@@ -44,31 +45,7 @@ def _ptl_factory(backbone: str, default_version: int) -> host.Factory:
         version: int = default_version,
         **options: Any,
     ) -> nn.Module:
-        return PTL(
-            build_backbone(backbone, loss, pretrained, use_gpu),
-            version,
-            blocks=split.blocks,
-            embedding=split.embedding,
-            wide=split.wide,
-            num_classes=num_classes,
-            loss=loss,
-            **options,
-        )
-
-    return build
-
-
-def _mgn_factory(default_version: int) -> host.Factory:
-    def build(
-        num_classes: int = 1,
-        loss: str = "softmax",
-        pretrained: bool = True,
-        use_gpu: bool = True,
-        *,
-        version: int = default_version,
-        **options: Any,
-    ) -> nn.Module:
-        resnet = build_backbone("resnet50", loss, pretrained, use_gpu)
-        return MGN(resnet, version, num_classes=num_classes, loss=loss, **options)
+        network = build_backbone(backbone, loss, pretrained, use_gpu)
+        return kind(network, version, num_classes=num_classes, loss=loss, **layout, **options)
 
     return build

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..evaluation import CompatibilityResult, VersionComparison, VersionMatrix
 from ..evaluation.comparison import Update
-from ..evaluation.compatibility_score import Score
+from ..evaluation.result import Score
 from ..evaluation.version_matrix import FIGURES
 from .target import describe_query, has_images, matches_of, path_of
 from .visual import Comparison, TargetReport, draw_backfill, draw_version_matrix, render

@@ -18,8 +18,7 @@ from ..data.preflight import check_folders
 from ..engines import FrozenModel, Preprocessing, extract, long_progress
 from ..evaluation import Descriptors, VersionComparison, compare
 from ..evaluation.backfill import FRACTIONS, check_fractions
-from ..evaluation.descriptors import require_same_images
-from ..evaluation.dimensions import check_dimensions
+from ..evaluation.descriptors import check_dimensions, require_same_images
 from ..report.target import FILES
 from ..runtime.console_log import log_to
 from ..runtime.device import device_of
