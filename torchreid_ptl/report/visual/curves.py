@@ -31,10 +31,15 @@ def save_figure(path: str | Path, figure: "Figure") -> None:
     Raises:
         ValueError: the name does not end in .png.
     """
+    save_png(path, render(figure))
+
+
+def save_png(path: str | Path, content: bytes) -> None:
+    """Writes a PNG file, as :func:`save_figure` does."""
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ValueError(f"pictures are PNG files; give a name that ends in .png, got {target.name!r}")
-    replace_file(target, render(figure))
+    replace_file(target, content)
 
 
 def render(figure: "Figure") -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from jinja2 import Environment, PackageLoader
+from PIL import Image
 
 from ...runtime.files import replace_file
 from .ranklist import JUNK_NOTE, LEGEND, RIGHT_SIGN, WRONG_SIGN, Match, RankRow, css, read_image, short
@@ -183,8 +184,6 @@ def _written(value: object) -> str:
 
 def _thumbnail(path: str | Path) -> str | None:
     """The address of a small copy of an image, or None if it cannot be read."""
-    from PIL import Image
-
     image = read_image(path)
     if image is None:
         return None
