@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -10,13 +11,6 @@ from torchvision import transforms
 from ..runtime.errors import ArgumentError
 from .old_features import names_of
 from .reading import ReadingDataset, collate
-
-
-class _Listed:
-    """What :class:`ReadingDataset` reads: a list of images and what becomes of each."""
-
-    def __init__(self, images: Sequence[tuple[Any, ...]], transform: Any) -> None:
-        self.data, self.transform = list(images), transform
 
 
 def training_images(datamanager: Any) -> list[tuple[Any, ...]]:
@@ -113,5 +107,6 @@ def _loader(
     on_bad_image: str,
     pin_memory: bool = False,
 ) -> DataLoader:
-    dataset = ReadingDataset(_Listed([(*image, 0)[:4] for image in images], transform), on_bad_image)
+    listed = SimpleNamespace(data=[(*image, 0)[:4] for image in images], transform=transform)
+    dataset = ReadingDataset(listed, on_bad_image)
     return DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=pin_memory, collate_fn=collate)

@@ -1,7 +1,8 @@
-"""Reading images: an unreadable one is named, or left out and counted; the host's reader tries for ever."""
+"""Reading images: an unreadable one is named, or left out and counted; the host's reader never gives up."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ class BadImageError(OSError):
         super().__init__(message.rpartition("BadImageError: ")[2].strip())
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str | Path | IO[bytes]) -> Image.Image:
     """Reads an image as RGB.
 
     Raises:

@@ -1,7 +1,6 @@
 """The list of images a model was trained on, and which classes of two such lists are the same person."""
 
 import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ..runtime.errors import ArgumentError, MissingFileError
 from ..runtime.files import replace_file
+from ..runtime.tables import as_csv
 
 NAME = "training_images.csv"
 """The file that a run leaves in ``data.save_dir``."""
@@ -45,10 +45,7 @@ class TrainingList:
 
     def as_csv(self) -> str:
         """The text of the file."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([COLUMNS, *zip(self.paths, self.labels, self.cameras, strict=True)])
-        return text.getvalue()
+        return as_csv([COLUMNS, *zip(self.paths, self.labels, self.cameras, strict=True)], "\n")
 
 
 def training_list(train: Sequence[tuple[Any, ...]], root: str = "") -> TrainingList:
@@ -64,7 +61,7 @@ def training_list(train: Sequence[tuple[Any, ...]], root: str = "") -> TrainingL
 
 
 def write_training_list(path: str | Path, images: TrainingList) -> None:
-    """Writes a list, whole or not at all."""
+    """Writes a list; the file appears complete or not at all."""
     replace_file(Path(path), _encoded(images))
 
 

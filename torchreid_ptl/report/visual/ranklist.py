@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ...data import reading
 from ...evaluation.arrays import name_some
 from .curves import save_png
 
@@ -240,9 +241,8 @@ def _draw_row(sheet: _Sheet, y: int, row: RankRow) -> None:
 def read_image(source: str | Path | IO[bytes]) -> Image.Image | None:
     """The colours of an image, or None if it cannot be read."""
     try:
-        with Image.open(source) as file:
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return reading.read_image(source)
+    except OSError:
         return None
 
 
