@@ -41,12 +41,8 @@ DIFFICULTY = {
 
 MANIFEST = "manifest.json"
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
-TOPS = ("shirt", "tee", "jacket", "coat")
 BOTTOMS = ("trousers", "trousers", "shorts", "skirt")
 BOTTOM_WEAVES = ("plain", "plain", "plain", "pinstripes", "checks")
-HAIRS = ("short", "short", "long", "bun", "bald")
-HATS = ("none", "none", "none", "cap", "beanie")
-CARRIED = ("nothing", "nothing", "backpack", "handbag", "satchel", "trolley", "umbrella")
 OCCLUDERS = ("pole", "hedge", "car", "box")
 CASTS = ((1, 0, -1), (-1, 0, 1), (-1, 1, -1), (1, -1, 1))
 SKINS: tuple[Colour, ...] = ((236, 200, 174), (212, 164, 130), (168, 116, 84), (108, 72, 52))
@@ -139,14 +135,14 @@ def make_identity(number: int, seed: int) -> Identity:
         return Garment(cut, colour, second, weave, period=float(own.uniform(0.045, 0.085)))
 
     return Identity(
-        top=garment(pick(own, TOPS), pick(group, PALETTE), weave),
+        top=garment(pick(own, ("shirt", "tee", "jacket", "coat")), pick(group, PALETTE), weave),
         bottom=garment(pick(own, BOTTOMS), pick(group, PALETTE), pick(own, BOTTOM_WEAVES)),
         shoes=pick(own, PALETTE),
         skin=pick(own, SKINS),
-        hair=pick(own, HAIRS),
+        hair=pick(own, ("short", "short", "long", "bun", "bald")),
         hair_colour=pick(own, HAIR_COLOURS),
-        hat=pick(own, HATS),
-        carried=pick(own, CARRIED),
+        hat=pick(own, ("none", "none", "none", "cap", "beanie")),
+        carried=pick(own, ("nothing", "nothing", "backpack", "handbag", "satchel", "trolley", "umbrella")),
         accent=pick(own, PALETTE),
         right_handed=bool(own.integers(2)),
         height=float(own.uniform(0.92, 1.06)),

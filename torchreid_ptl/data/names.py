@@ -40,11 +40,6 @@ def wholes_of(name: str) -> tuple[str, ...]:
 def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool = False) -> None:
     """Makes sure that parts, joined sets and sets for training only are used as such; registers the first two.
 
-    Args:
-        sources: data sets to train on.
-        targets: data sets to test on.
-        combineall: ``data.combineall``.
-
     Raises:
         ValueError: a wrong name of a part or a joined set, nothing to test on in a target, the same test twice, an
             identity that would be trained as two, a held part tested on somebody who is trained on, or a part or a

@@ -20,11 +20,7 @@ _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def check_folders(root: str, names: Iterable[str]) -> None:
-    """Makes sure every data set has its folder.
-
-    Args:
-        root: ``data.root``.
-        names: sources and targets; of joined sets what they join, and of parts the whole.
+    """Makes sure every data set has its folder below the root; of joined sets what they join, of parts their set.
 
     Raises:
         ValueError: an unknown name, or a wrong one of a part or a joined set; gives the nearest known one.
@@ -43,12 +39,8 @@ def check_folders(root: str, names: Iterable[str]) -> None:
 def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
     """Makes sure queries can be found: their identity seen by another camera in the gallery.
 
-    Args:
-        name: of the data set.
-        query: the host's tuples (path, pid, camid, ...).
-        gallery: likewise.
-        on_no_match: ``'skip'`` prints the queries that cannot be found, which do not count in the scores; ``'error'``
-            refuses them.
+    Query and gallery are lists of the host's tuples (path, pid, camid, ...). With ``on_no_match='skip'`` queries that
+    cannot be found are printed and do not count in the scores; ``'error'`` refuses them.
 
     Raises:
         ValueError: no query can be found, or one cannot and must; names identities and cameras.

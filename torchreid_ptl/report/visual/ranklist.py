@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ...data import reading
+from ...evaluation import RankingResult
 from ...evaluation.arrays import name_some
 from .curves import save_png
 
@@ -69,14 +70,7 @@ class RankRow:
     matches: Sequence[Match]
 
 
-class Scored(Protocol):
-    """Anything with an average precision per query, NaN where there is none."""
-
-    @property
-    def average_precision(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
-
-
-def choose_worst(result: Scored, count: int) -> npt.NDArray[np.int64]:
+def choose_worst(result: RankingResult, count: int) -> npt.NDArray[np.int64]:
     """Indices of the queries with the lowest average precision, lowest first, without those that have none."""
     if count < 0:
         raise ValueError(f"count must be 0 or more, got {count}")
@@ -86,7 +80,7 @@ def choose_worst(result: Scored, count: int) -> npt.NDArray[np.int64]:
 
 
 def choose_queries(
-    result: Scored, how: str, count: int, *, seed: int = 0, given: Sequence[int] | npt.NDArray[np.int64] = ()
+    result: RankingResult, how: str, count: int, *, seed: int = 0, given: Sequence[int] | npt.NDArray[np.int64] = ()
 ) -> npt.NDArray[np.int64]:
     """Indices of the queries to look at; none without a match is among them.
 
@@ -124,7 +118,7 @@ def choose_queries(
     return _check_given(result, np.asarray(given))
 
 
-def _check_given(result: Scored, given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _check_given(result: RankingResult, given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     scores = np.asarray(result.average_precision)
     if given.dtype.kind not in "iu" or given.ndim != 1:
         raise ValueError(f"indices of queries must be a row of integers, got {given.dtype} of shape {given.shape}")

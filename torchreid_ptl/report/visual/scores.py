@@ -16,11 +16,6 @@ Points: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 
 # Where the FAR axis may begin; a curve that knows no FAR but 0 and 1 is drawn too.
 _LEAST_FAR, _LARGEST_FIRST_FAR = 1e-6, 0.1
-_GREY = "#555555"
-# Percent may be summed in another order than here.
-_ROUNDING = 1e-6
-# Height of a line of text at a marked point, in shares of the axis.
-_LINE = 0.05
 
 
 def draw_score_histogram(
@@ -97,7 +92,7 @@ def draw_roc(
     ax.set(xlabel="pairs of two people taken for one (FAR)", ylabel="pairs of one person recognised (TAR, %)")
     if eer:
         far = np.geomspace(first, 1, 500)
-        style: dict[str, Any] = {"color": _GREY, "linewidth": 1, "linestyle": (0, (1, 2))}
+        style: dict[str, Any] = {"color": "#555555", "linewidth": 1, "linestyle": (0, (1, 2))}
         ax.plot(far, 100 * (1 - far), label="equal errors: FAR = 1 - TAR", **style)
     _mark_points(ax, {name: [mark for mark in marks[name] if mark[0] >= first] for name in marks}, list(read))
     _finish(ax, "lower right")
@@ -130,7 +125,7 @@ def _read_bins(name: str, values: npt.ArrayLike, bins: int) -> Floats:
         raise ValueError(f"{name} must be finite and not below 0, got {shares.min():g} to {shares.max():g}")
     if array.dtype.kind in "iu":
         return shares / max(shares.sum(), 1)
-    if shares.sum() > 1 + _ROUNDING:
+    if shares.sum() > 1 + 1e-6:  # they may be summed in another order than here
         raise ValueError(
             f"{name} must be shares that add up to at most 1, got a sum of {shares.sum():g}; give counts as integers"
         )
@@ -191,7 +186,7 @@ def _cut(far: Floats, tar: Floats, first: float) -> tuple[Floats, Floats]:
 def _mark_points(ax: "Axes", points: Points, curves: list[str]) -> None:
     """Rings on the curves and their TAR: the highest at a FAR above its curve, the others below theirs."""
     pairs = [(far, 100 * tar, curves.index(name)) for name, marks in points.items() for far, tar in marks]
-    room = _LINE * float(np.ptp(ax.get_ylim()))
+    room = 0.05 * float(np.ptp(ax.get_ylim()))  # the height of a line of text
     last_far, lowest = 0.0, np.inf
     for far, tar, index in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
         colour = COLOURS[index % len(COLOURS)]
