@@ -42,16 +42,13 @@ class BlockShape:
     stride: int
 
 
-def _residual(stem: Block) -> tuple[Block, ...]:
-    return (stem, *((f"layer{i}",) for i in range(1, 5)))
-
-
-_RESNET = Split(_residual(("conv1", "bn1", "relu", "maxpool")), embedding="fc")
+_LAYERS: tuple[Block, ...] = (("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_RESNET = Split((("conv1", "bn1", "relu", "maxpool"), *_LAYERS), embedding="fc")
 _FAMILIES: dict[str, Split] = {
     "resnet": _RESNET,
     "resnet_ibn_a": _RESNET,
     "resnet_ibn_b": _RESNET,
-    "senet": Split(_residual(("layer0",)), embedding="fc"),
+    "senet": Split((("layer0",), *_LAYERS), embedding="fc"),
     "densenet": Split(
         (
             ("features.conv0", "features.norm0", "features.relu0", "features.pool0"),
@@ -105,9 +102,7 @@ def name_blocks(
 ) -> tuple[Block, ...]:
     """Turns a user's list of blocks into names.
 
-    Args:
-        backbone: the network.
-        blocks: stem first; each a module of ``backbone``, its dotted name, or a sequence of these run in order.
+    Each is a module of the backbone, its dotted name, or a sequence of these run in order; the stem comes first.
 
     Raises:
         ValueError: fewer than two blocks, or one that is no part of ``backbone``.
@@ -131,12 +126,9 @@ def run_block(backbone: nn.Module, block: Block, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def block_shapes(backbone: nn.Module, blocks: Sequence[Block], size: int = 64) -> list[BlockShape]:
-    """Channels and strides of the blocks, found by sending one blank image through them in evaluation mode.
+    """Channels and strides of blocks, found by sending one blank image through them in evaluation mode.
 
-    Args:
-        backbone: the network; left in the mode it was in, nothing in it changes.
-        blocks: as :func:`name_blocks` gives them.
-        size: side of the blank square image, in pixels; at least the largest stride.
+    The image is a square with a side of ``size`` pixels, at least the largest stride. Nothing in the backbone changes.
     """
     parameter = next(backbone.parameters())
     x = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)

@@ -127,7 +127,7 @@ class BConvCell(nn.Module):
 
 
 class BConvCellV2(BConvCell):
-    r"""BConv-Cell-v2: keeps the output of the previous batch beside the latent state.
+    r"""BConv-Cell-v2: keeps the output of the previous batch and the latent state.
 
     Progressive Transfer Learning (arXiv 1908.02492), described there in prose [paper]: the hidden state of earlier
     batches passes a transposed convolution that recovers features of the input's shape; these are concatenated with
@@ -182,13 +182,9 @@ class BConvCellV2(BConvCell):
         return y
 
     def _stateless(self, x: Tensor) -> Tensor:
-        return super()._stateless(torch.cat([x, self._recovered_bias(x)], dim=1))
-
-    def _recovered_bias(self, x: Tensor) -> Tensor:
         bias = self.recover.bias
-        if bias is None:
-            return torch.zeros_like(x)
-        return bias.to(x.dtype).view(1, -1, 1, 1).expand_as(x)
+        recovered = torch.zeros_like(x) if bias is None else bias.to(x.dtype).view(1, -1, 1, 1).expand_as(x)
+        return super()._stateless(torch.cat([x, recovered], dim=1))
 
     def _output_size(self, x: Tensor) -> tuple[int, int]:
         conv = self.gates
@@ -200,11 +196,7 @@ class BConvCellV2(BConvCell):
 
 
 def reset_states(module: nn.Module) -> None:
-    """Clears the state of every BConv-Cell in ``module``, itself included.
-
-    Args:
-        module: any module, wrapped or not; one without cells is left as it is.
-    """
+    """Clears the state of every BConv-Cell in a module, itself included; it may be wrapped, and may have no cells."""
     for child in module.modules():
         if isinstance(child, BConvCell):
             child.reset_state()

@@ -78,11 +78,7 @@ def register_image_dataset(name: str, dataset: type) -> None:
 
 
 def register_attribute(room: str, item: Any) -> None:
-    """Makes an engine or a loss an attribute of ``torchreid.engine`` or ``torchreid.losses``.
-
-    Args:
-        room: ``'engine'`` or ``'losses'``.
-        item: a class or function; its ``__name__`` is the name.
+    """Makes an engine or a loss an attribute, by its ``__name__``, of ``torchreid.engine`` or ``torchreid.losses``.
 
     Raises:
         NameConflictError: the attribute belongs to another package.

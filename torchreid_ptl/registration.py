@@ -1,9 +1,8 @@
 """Everything the plugin adds to torchreid, in one place."""
 
 from . import engines, host, losses
-from .data.drawn import DrawnPedestrians
+from .data.drawn import DrawnPedestrians, TinyDrawnPedestrians
 from .data.joined import MARKET_DUKE
-from .data.tiny import TinyDrawnPedestrians
 from .models import register_models
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine, engines.ImageCompatibleEngine)

@@ -121,6 +121,8 @@ def test_an_installed_package_has_its_rooms_and_its_configurations(installed, tm
 import torchreid_ptl.cli.train
 from torchreid_ptl.config.loading import load_config
 from torchreid_ptl.config.shipped import SHIPPED, configurations
+from torchreid_ptl.report.visual import Report, TargetReport, save_report
+save_report("report.html", Report("a title", [TargetReport("a data set", {})]))
 print(SHIPPED, len(configurations()), load_config(["compat/market1501", "compat/methods/rbcl"]).data.save_dir)
 """
     environment = {**os.environ, "PYTHONPATH": str(installed)}
@@ -130,3 +132,4 @@ print(SHIPPED, len(configurations()), load_config(["compat/market1501", "compat/
     assert done.returncode == 0, done.stderr
     expected = [str(installed / "torchreid_ptl" / "configs"), str(len(configurations())), "log/compat/market1501/rbcl"]
     assert done.stdout.split() == expected
+    assert "a data set" in (tmp_path / "report.html").read_text()

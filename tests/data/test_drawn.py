@@ -193,7 +193,7 @@ class TestRefusals:
             make_dataset(folder, **TINY)
 
     def test_another_difficulty(self, folder, monkeypatch):
-        monkeypatch.setattr(drawn, "NOISE", drawn.NOISE + 1)
+        monkeypatch.setitem(drawn.DIFFICULTY, "noise", drawn.DIFFICULTY["noise"] + 1)
         with pytest.raises(FileExistsError, match="difficulty"):
             make_dataset(folder, **TINY)
 

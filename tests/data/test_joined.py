@@ -10,11 +10,10 @@ from PIL import Image
 from torchreid_ptl import host
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
-from torchreid_ptl.data.drawn import Recipe
+from torchreid_ptl.data.drawn import Recipe, TinyDrawnPedestrians
 from torchreid_ptl.data.joined import PREFIX, ensure_joined, make_joined
 from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.data.preflight import check_folders
-from torchreid_ptl.data.tiny import TinyDrawnPedestrians
 
 TINY, OTHER = "drawn_pedestrians_tiny", "drawn_tiny_too"
 BOTH = f"{PREFIX}{TINY}+{OTHER}"

@@ -15,12 +15,11 @@ from torchreid_ptl.cli.arguments import asked
 from torchreid_ptl.cli.evaluate import read as read_evaluation
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, load_config
-from torchreid_ptl.data.drawn import Recipe
+from torchreid_ptl.data.drawn import Recipe, TinyDrawnPedestrians
 from torchreid_ptl.data.manager import ImageDataManager
 from torchreid_ptl.data.names import check_use, ensure_registered, sources_to_test, wholes_of
 from torchreid_ptl.data.parts import Part, cut, held_out, part_of
 from torchreid_ptl.data.preflight import check_folders
-from torchreid_ptl.data.tiny import TinyDrawnPedestrians
 from torchreid_ptl.runs.evaluate import configure_test
 
 TINY, OTHER = "drawn_pedestrians_tiny", "drawn_tiny_too"

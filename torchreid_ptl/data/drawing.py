@@ -1,6 +1,6 @@
 """Pictures of drawn pedestrians: an identity, seen by a camera, in a pose that chance chooses.
 
-Shapes stand on whole pixels and light is added and multiplied, nothing else, so that a generator in the same state
+Corners of shapes are integer pixels and light is added and multiplied, nothing else: a generator in the same state
 gives the same picture on every machine with the same releases of NumPy and Pillow.
 """
 
@@ -62,7 +62,9 @@ def draw_pedestrian(identity: Identity, camera: Camera, generator: np.random.Gen
     pose = _strike_pose(identity, camera, generator)
     figure = Figure(pose, camera.tilt, identity)
     draw_body(figure)
-    picture = _crop_scene(camera, generator)
+    scene = _scene(camera.scene)
+    left, top = int(generator.integers(scene.width - WIDTH)), int(generator.integers(scene.height - HEIGHT))
+    picture = scene.crop((left, top, left + WIDTH, top + HEIGHT))
     _cast_shadow(picture, pose)
     body = figure.image.reduce(OVERSAMPLING)
     picture.paste(body, (0, 0), body)
@@ -90,7 +92,7 @@ def _strike_pose(identity: Identity, camera: Camera, generator: np.random.Genera
 
 @functools.lru_cache(maxsize=16)
 def _scene(number: int) -> Image.Image:
-    """Draws what a camera sees when nobody passes: a wall above a pavement, four images wide."""
+    """Draws what a camera sees without a person: a wall above a pavement, four images wide."""
     own = seeded(number)
     wide, high = 4 * WIDTH, HEIGHT + 32
     greys = [int(own.integers(100, 150)) for _ in range(3)]
@@ -111,12 +113,6 @@ def _scene(number: int) -> Image.Image:
         x, y, size = int(own.integers(wide)), int(own.integers(high)), int(own.integers(1, 7))
         draw.ellipse((x, y, x + size, y + size), fill=shade(picture.getpixel((x, y)), int(own.integers(70, 125))))
     return picture
-
-
-def _crop_scene(camera: Camera, generator: np.random.Generator) -> Image.Image:
-    scene = _scene(camera.scene)
-    left, top = int(generator.integers(scene.width - WIDTH)), int(generator.integers(scene.height - HEIGHT))
-    return scene.crop((left, top, left + WIDTH, top + HEIGHT))
 
 
 def _cast_shadow(picture: Image.Image, pose: Pose) -> None:

@@ -1,12 +1,11 @@
 """A data set of drawn pedestrians: made from a seed on first use, without a network.
 
-Nobody is recognised by colour alone: garments come from one palette, LOOKALIKES neighbours share their main colours
-and differ in weave, cut, build and what they carry, and every camera has a colour cast of its own.
+No identity is recognised by colour alone: garments come from one palette, LOOKALIKES neighbours share their main
+colours and differ in weave, cut, build and what they carry, and every camera has a colour cast of its own.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,23 +27,22 @@ from .figure import WEAVES, Colour, Garment, Identity
 
 VERSION = 1  # raise it whenever the same seed gives other pictures
 
-# Difficulty: raise a value to make identities harder to tell apart. The manifest of a folder keeps these.
 LOOKALIKES = 5  # neighbouring identities that share the main colours of their garments
-STRAY_VIEW = 0.3  # share of images seen from another side than the camera's own
-COLOUR_CAST = 0.1  # how far the colour channels of a camera drift apart
-FLICKER = 0.2  # change of brightness from image to image
-NOISE = 10.0  # standard deviation of the noise of the worst sensor, in grey values
-OCCLUSION = 0.4  # share of images with something in front of the person
-JITTER = 0.1  # how far scale and place of the crop wander
+# Raise a value to make identities harder to tell apart. The manifest of a folder keeps these.
+DIFFICULTY = {
+    "lookalikes": LOOKALIKES,
+    "stray_view": 0.3,  # share of images seen from another side than the camera's own
+    "colour_cast": 0.1,  # how far the colour channels of a camera drift apart
+    "flicker": 0.2,  # change of brightness from image to image
+    "noise": 10.0,  # standard deviation of the noise of the worst sensor, in grey values
+    "occlusion": 0.4,  # share of images with something in front of the person
+    "jitter": 0.1,  # how far scale and place of the crop wander
+}
 
 MANIFEST = "manifest.json"
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
-TOPS = ("shirt", "tee", "jacket", "coat")
 BOTTOMS = ("trousers", "trousers", "shorts", "skirt")
 BOTTOM_WEAVES = ("plain", "plain", "plain", "pinstripes", "checks")
-HAIRS = ("short", "short", "long", "bun", "bald")
-HATS = ("none", "none", "none", "cap", "beanie")
-CARRIED = ("nothing", "nothing", "backpack", "handbag", "satchel", "trolley", "umbrella")
 OCCLUDERS = ("pole", "hedge", "car", "box")
 CASTS = ((1, 0, -1), (-1, 0, 1), (-1, 1, -1), (1, -1, 1))
 SKINS: tuple[Colour, ...] = ((236, 200, 174), (212, 164, 130), (168, 116, 84), (108, 72, 52))
@@ -113,6 +112,18 @@ class DrawnPedestrians(torchreid.data.ImageDataset):
         super().__init__(train, query, gallery, **kwargs)
 
 
+class TinyDrawnPedestrians(DrawnPedestrians):
+    """:class:`DrawnPedestrians` in small, for dry runs.
+
+    Dataset statistics:
+        - identities: 4 (train) + 3 (test), and 1 distractor.
+        - images: 16 (train) + 6 (query) + 10 (gallery), 2 cameras.
+    """
+
+    dataset_dir = "drawn_pedestrians_tiny"
+    recipe = Recipe(train_ids=4, test_ids=3, distractor_ids=1, cameras=2, images_per_camera=2)
+
+
 def make_identity(number: int, seed: int) -> Identity:
     """Returns identity `number` of the population `seed`."""
     group, own = seeded(1, number // LOOKALIKES, seed), seeded(2, number, seed)
@@ -124,14 +135,14 @@ def make_identity(number: int, seed: int) -> Identity:
         return Garment(cut, colour, second, weave, period=float(own.uniform(0.045, 0.085)))
 
     return Identity(
-        top=garment(pick(own, TOPS), pick(group, PALETTE), weave),
+        top=garment(pick(own, ("shirt", "tee", "jacket", "coat")), pick(group, PALETTE), weave),
         bottom=garment(pick(own, BOTTOMS), pick(group, PALETTE), pick(own, BOTTOM_WEAVES)),
         shoes=pick(own, PALETTE),
         skin=pick(own, SKINS),
-        hair=pick(own, HAIRS),
+        hair=pick(own, ("short", "short", "long", "bun", "bald")),
         hair_colour=pick(own, HAIR_COLOURS),
-        hat=pick(own, HATS),
-        carried=pick(own, CARRIED),
+        hat=pick(own, ("none", "none", "none", "cap", "beanie")),
+        carried=pick(own, ("nothing", "nothing", "backpack", "handbag", "satchel", "trolley", "umbrella")),
         accent=pick(own, PALETTE),
         right_handed=bool(own.integers(2)),
         height=float(own.uniform(0.92, 1.06)),
@@ -144,7 +155,9 @@ def make_camera(number: int, seed: int) -> Camera:
     """Returns camera `number` of the site `seed`; neighbours look from other sides and have opposite colour casts."""
     own = seeded(3, number, seed)
     brightness = float(own.uniform(0.85, 1.15))
-    red, green, blue = (brightness * (1 + COLOUR_CAST * own.uniform(0.4, 1) * sign) for sign in CASTS[number % 4])
+    red, green, blue = (
+        brightness * (1 + DIFFICULTY["colour_cast"] * own.uniform(0.4, 1) * sign) for sign in CASTS[number % 4]
+    )
     return Camera(
         view=VIEWS[(0, 2, 1, 0)[number % 4]],
         tilt=float(own.uniform(0.0, 0.3)),
@@ -153,35 +166,27 @@ def make_camera(number: int, seed: int) -> Camera:
         haze=float(own.uniform(0.0, 20.0)),
         sidelight=float(own.uniform(-0.25, 0.25)),
         blur=float(own.uniform(0.1, 0.25)),
-        noise=float(own.uniform(0.3, 1.0)) * NOISE,
+        noise=float(own.uniform(0.3, 1.0)) * DIFFICULTY["noise"],
         quality=int(own.integers(55, 90)),
         scene=int(own.integers(2**31)),
         occluder=OCCLUDERS[(number + seed) % 4],
-        stray=STRAY_VIEW,
-        occlusion=OCCLUSION,
-        flicker=FLICKER,
-        jitter=JITTER,
+        stray=DIFFICULTY["stray_view"],
+        occlusion=DIFFICULTY["occlusion"],
+        flicker=DIFFICULTY["flicker"],
+        jitter=DIFFICULTY["jitter"],
     )
 
 
-def make_dataset(
-    folder: str | os.PathLike[str],
-    seed: int = Recipe.seed,
-    train_ids: int = Recipe.train_ids,
-    test_ids: int = Recipe.test_ids,
-    distractor_ids: int = Recipe.distractor_ids,
-    cameras: int = Recipe.cameras,
-    images_per_camera: int = Recipe.images_per_camera,
-) -> None:
-    """Draws a data set into `folder`, or checks the one that is there.
+def make_dataset(folder: str | os.PathLike[str], **settings: int) -> None:
+    """Draws a data set into `folder`, or checks the one that is there; `settings` are the fields of :class:`Recipe`.
 
-    The folder appears complete or not at all: it is drawn under a temporary name beside its place and renamed.
+    The folder appears complete or not at all: it is drawn under a temporary name next to its place and renamed.
     Of two processes that draw at once, the first to finish wins and the other one takes over its folder.
 
     Raises:
         FileExistsError: the folder is there, but incomplete or drawn by another recipe.
     """
-    recipe = Recipe(seed, train_ids, test_ids, distractor_ids, cameras, images_per_camera)
+    recipe = Recipe(**settings)
     folder = os.fspath(folder)
     if not os.path.lexists(folder):
         parent, name = os.path.split(os.path.abspath(folder))
@@ -189,7 +194,10 @@ def make_dataset(
         temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex}")
         try:
             _draw_all(temporary, recipe, shown_as=folder)
-            _take_place(temporary, folder)
+            os.rename(temporary, folder)
+        except OSError:
+            if not os.path.isdir(folder):
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     _check(folder, recipe)
@@ -205,31 +213,14 @@ def _draw_all(folder: str, recipe: Recipe, shown_as: str) -> None:
         generator = seeded(4, number, camera, index, recipe.seed)
         picture = draw_pedestrian(make_identity(number, recipe.seed), cameras[camera], generator)
         picture.save(os.path.join(folder, path), quality=cameras[camera].quality)
-    with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
-        made_with = {"numpy": np.__version__, "pillow": PIL.__version__}
-        json.dump({**_expected(recipe), "sha256": _digest(folder), "made_with": made_with}, file, indent=2)
+    made_with = {"numpy": np.__version__, "pillow": PIL.__version__}
+    manifest = {**_expected(recipe), "sha256": _digest(folder), "made_with": made_with}
+    Path(folder, MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
     print(f"Drew them in {time.perf_counter() - start:.1f} s", flush=True)
 
 
-def _take_place(temporary: str, folder: str) -> None:
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        if not os.path.isdir(folder):
-            raise
-
-
 def _expected(recipe: Recipe) -> dict[str, Any]:
-    difficulty = {
-        "lookalikes": LOOKALIKES,
-        "stray_view": STRAY_VIEW,
-        "colour_cast": COLOUR_CAST,
-        "flicker": FLICKER,
-        "noise": NOISE,
-        "occlusion": OCCLUSION,
-        "jitter": JITTER,
-    }
-    return {"version": VERSION, **asdict(recipe), "images": len(list(recipe.images())), "difficulty": difficulty}
+    return {"version": VERSION, **asdict(recipe), "images": len(list(recipe.images())), "difficulty": DIFFICULTY}
 
 
 def _digest(folder: str) -> str:
@@ -238,34 +229,30 @@ def _digest(folder: str) -> str:
     paths = [f"{part}/{name}" for part in FOLDERS for name in os.listdir(os.path.join(folder, part))]
     for name in sorted(path for path in paths if path.endswith(".jpg")):
         digest.update(name.encode())
-        with open(os.path.join(folder, name), "rb") as file:
-            digest.update(file.read())
+        digest.update(Path(folder, name).read_bytes())
     return digest.hexdigest()
 
 
 def _check(folder: str, recipe: Recipe) -> None:
     remedy = "delete the folder or choose another root"
     try:
-        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
-            manifest = dict(json.load(file))
+        manifest = dict(json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8")))
         digest = _digest(folder)
     except (OSError, ValueError, TypeError) as error:
-        told = f"{folder} is there but holds no complete set of drawn pedestrians ({error})"
-        raise FileExistsError(f"{told}; {remedy}") from error
-    found = {name: manifest.get(name) for name in _expected(recipe)}
-    differing = {name: (found[name], value) for name, value in _expected(recipe).items() if found[name] != value}
+        raise FileExistsError(
+            f"{folder} is there but holds no complete set of drawn pedestrians ({error}); {remedy}"
+        ) from error
+    wanted = _expected(recipe).items()
+    differing = [
+        f"{name} {manifest.get(name)!r} instead of {value!r}" for name, value in wanted if manifest.get(name) != value
+    ]
     if differing:
-        told = ", ".join(f"{name} {found!r} instead of {expected!r}" for name, (found, expected) in differing.items())
-        raise FileExistsError(f"{folder} holds another set of drawn pedestrians: {told}; {remedy}")
+        raise FileExistsError(f"{folder} holds another set of drawn pedestrians: {', '.join(differing)}; {remedy}")
     if digest != manifest.get("sha256"):
         raise FileExistsError(f"{folder} was changed after drawing: its images do not match {MANIFEST}; {remedy}")
 
 
 def _list_images(folder: str) -> list[tuple[str, int, int]]:
     """Returns (path, pid, camid from 0) of a folder's images, sorted by path."""
-    images = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*.jpg"))):
-        match = re.fullmatch(r"(\d+)_c(\d+)_\d+\.jpg", os.path.basename(path))
-        if match:
-            images.append((path, int(match[1]), int(match[2]) - 1))
-    return images
+    matched = ((path, re.fullmatch(r"(\d+)_c(\d+)_\d+\.jpg", path.name)) for path in sorted(Path(folder).glob("*.jpg")))
+    return [(str(path), int(found[1]), int(found[2]) - 1) for path, found in matched if found]

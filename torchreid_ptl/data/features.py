@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,7 @@ class FeatureFile:
             raise FeatureFileError(f"{self.path}: features must be real numbers, got {features.dtype}")
         self.shape = (int(features.shape[0]), int(features.shape[1]))
         self.pids, self.camids = (self._labels(key, content[key]) for key in KEYS[1:])
-        paths = content.get("paths", [])
-        self.paths = [str(path) for path in paths]
+        self.paths = [str(path) for path in content.get("paths", [])]
         if self.paths and len(self.paths) != self.shape[0]:
             raise FeatureFileError(f"{self.path}: {len(self.paths)} paths for {self.shape[0]} features")
 
@@ -75,7 +75,7 @@ class FeatureFile:
         return self._open()["features"]
 
     def _open(self, only_labels: bool = False) -> Mapping[str, Any]:
-        """The file's content; with ``only_labels`` of features in a ``.npz`` file no more than their shape."""
+        """The file's content; with ``only_labels`` the features of a ``.npz`` file are not read."""
         try:
             if self.path.suffix == ".npz":
                 return _open_npz(self.path, only_labels)
@@ -160,24 +160,19 @@ def _is_real(dtype: Any) -> bool:
 
 
 def _open_npz(path: Path, only_labels: bool) -> dict[str, Any]:
+    """The file's content; with ``only_labels`` the shape and dtype of the features in their place."""
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array without names; write it with numpy.savez")
     with loaded as file:
         content: dict[str, Any] = {key: file[key] for key in file.files if key != "features" or not only_labels}
         if only_labels and "features" in file.files:
-            content["features"] = _Header(path)
+            with file.zip.open("features.npy") as member:
+                first = np.lib.format.read_magic(member) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+            content["features"] = SimpleNamespace(shape=shape, dtype=dtype)
     return content
-
-
-class _Header:
-    """Shape and dtype of the features in a ``.npz`` file, without reading them."""
-
-    def __init__(self, path: Path) -> None:
-        with zipfile.ZipFile(path) as archive, archive.open("features.npy") as member:
-            version = np.lib.format.read_magic(member)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, _, self.dtype = read(member)
 
 
 def save_features(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -9,14 +10,7 @@ from torchvision import transforms
 
 from ..runtime.errors import ArgumentError
 from .old_features import names_of
-from .reading import ReadingDataset, collate
-
-
-class _Listed:
-    """What :class:`ReadingDataset` reads: a list of images and what becomes of each."""
-
-    def __init__(self, images: Sequence[tuple[Any, ...]], transform: Any) -> None:
-        self.data, self.transform = list(images), transform
+from .reading import reading_loader
 
 
 def training_images(datamanager: Any) -> list[tuple[Any, ...]]:
@@ -29,11 +23,7 @@ def training_images(datamanager: Any) -> list[tuple[Any, ...]]:
 
 
 def training_names(datamanager: Any, root: str) -> list[str]:
-    """Names of the training images, in their order: paths below the root.
-
-    Args:
-        datamanager: the host's or this package's.
-        root: of the data sets, :func:`root_of`.
+    """Names of the training images, in their order: paths below the root of the data sets, :func:`root_of`.
 
     Raises:
         ValueError: an image is listed twice, for example because a data set is; names it.
@@ -59,22 +49,15 @@ def loader_in_order(
     workers: int = 0,
     on_bad_image: str = "error",
 ) -> DataLoader:
-    """A loader that gives each image once, in the order of the list, resized and normalised.
+    """A loader that gives each image (path, identity, camera, ...) once, in the order of the list.
 
-    Args:
-        images: (path, identity, camera, ...) of each.
-        height: in pixels.
-        width: in pixels.
-        mean: of each channel, images in [0, 1].
-        std: of each channel.
-        batch_size: images in a batch.
-        workers: processes that load them.
-        on_bad_image: ``'error'`` or ``'skip'``.
+    Images are resized to height and width in pixels and normalised by mean and standard deviation of each channel, of
+    values in [0, 1]. ``workers`` processes load them; ``on_bad_image`` is ``'error'`` or ``'skip'``.
     """
     transform = transforms.Compose(
         [transforms.Resize((height, width)), transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     )
-    return _loader(images, transform, batch_size, workers, on_bad_image)
+    return reading_loader(_listed(images, transform), on_bad_image, batch_size, workers)
 
 
 def root_of(datamanager: Any) -> str:
@@ -86,18 +69,13 @@ def root_of(datamanager: Any) -> str:
 def in_order(datamanager: Any) -> DataLoader:
     """A loader over all training images with the test transform, in the order of the training list.
 
-    What a data manager's training loader leaves out after ``relabel`` is in it.
-
-    Args:
-        datamanager: the host's or this package's.
-
-    Returns:
-        Batches of the test loaders' size; of this package's manager, an unreadable image is treated as it says.
+    What a data manager's training loader leaves out after ``relabel`` is in it. Batches have the size of the test
+    loaders'; an unreadable image is an error, or what this package's manager says.
     """
     batch_size = next(iter(datamanager.test_loader.values()))["query"].batch_size
     workers, policy = datamanager.train_loader.num_workers, getattr(datamanager, "on_bad_image", "error")
-    images = all_training_images(datamanager).data
-    return _loader(images, datamanager.transform_te, batch_size, workers, policy, pin_memory=datamanager.use_gpu)
+    images = _listed(all_training_images(datamanager).data, datamanager.transform_te)
+    return reading_loader(images, policy, batch_size, workers, pin_memory=datamanager.use_gpu)
 
 
 def all_training_images(datamanager: Any) -> Any:
@@ -105,13 +83,6 @@ def all_training_images(datamanager: Any) -> Any:
     return getattr(datamanager, "train_set", datamanager.train_loader.dataset)
 
 
-def _loader(
-    images: Sequence[tuple[Any, ...]],
-    transform: Any,
-    batch_size: int,
-    workers: int,
-    on_bad_image: str,
-    pin_memory: bool = False,
-) -> DataLoader:
-    dataset = ReadingDataset(_Listed([(*image, 0)[:4] for image in images], transform), on_bad_image)
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, pin_memory=pin_memory, collate_fn=collate)
+def _listed(images: Sequence[tuple[Any, ...]], transform: Any) -> SimpleNamespace:
+    """What a data set of the host has of a list of images."""
+    return SimpleNamespace(data=[(*image, 0)[:4] for image in images], transform=transform)

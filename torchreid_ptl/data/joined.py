@@ -67,12 +67,7 @@ class JoinedTrainingSets(torchreid.data.ImageDataset):
 
 
 def make_joined(name: str, parts: Sequence[str]) -> type[JoinedTrainingSets]:
-    """The data set class of a name.
-
-    Args:
-        name: under which it will be registered.
-        parts: registered names of the data sets to join.
-    """
+    """The data set class of a name, which joins the data sets registered as ``parts``."""
     facts = {"parts": tuple(parts), "__module__": __name__, "__doc__": f"The training sets of {' and '.join(parts)}."}
     return type(name, (JoinedTrainingSets,), facts)
 

@@ -14,7 +14,7 @@ from ..runtime.errors import ArgumentError
 from .in_order import in_order
 from .names import check_use
 from .preflight import DOCS, check_folders, check_identities
-from .reading import ReadingDataset, collate
+from .reading import reading_loader
 
 
 class ImageDataManager(torchreid.data.ImageDataManager):
@@ -51,11 +51,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
-        except (
-            AssertionError,
-            AttributeError,
-            RuntimeError,
-        ) as error:  # the host's ways to say that files are not there
+        except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
             raise FileNotFoundError(
                 f"torchreid could not load {sorted({*sources, *targets})} below {kwargs.get('root', '')!r}: {error}. "
                 f"Lay the folders out as in {DOCS}"
@@ -74,8 +70,8 @@ class ImageDataManager(torchreid.data.ImageDataManager):
     def relabel(self, labels: Integers) -> None:
         """From now on the training loader yields the images with a label alone, with it as their identity.
 
-        Sampler, size of a batch and augmentation stay; nobody gets to see the identities of the data sets, of which
-        :attr:`num_train_pids` still says the number. May be called again and again, each time for all images.
+        Sampler, size of a batch and augmentation stay; the identities of the data sets are not seen in training, but
+        :attr:`num_train_pids` is still their number. May be called again and again, each time for all images.
 
         Args:
             labels: shape (N,) for the N images of :attr:`train_set`, in its order: identities from 0, negative for an
@@ -106,26 +102,17 @@ class ImageDataManager(torchreid.data.ImageDataManager):
 
     def _training_loader(self, dataset: Any) -> DataLoader:
         self._check_batch(dataset.train)
-        return DataLoader(
-            ReadingDataset(dataset, self.on_bad_image),
-            sampler=_build_sampler(dataset.train, self._sampler, self._sampling),
-            batch_size=self._sampling["batch_size"],
-            num_workers=self.train_loader.num_workers,
-            pin_memory=self.use_gpu,
-            drop_last=True,
-            collate_fn=collate,
-        )
+        sampler = _build_sampler(dataset.train, self._sampler, self._sampling)
+        size, workers = self._sampling["batch_size"], self.train_loader.num_workers
+        return self._reading_loader(dataset, size, workers, sampler=sampler, drop_last=True)
 
     def _rebuild_test_loader(self, name: str, side: str) -> None:
         loader = self.test_loader[name][side]
         loader.dataset.data.sort()
-        self.test_loader[name][side] = DataLoader(
-            ReadingDataset(loader.dataset, self.on_bad_image),
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            pin_memory=self.use_gpu,
-            collate_fn=collate,
-        )
+        self.test_loader[name][side] = self._reading_loader(loader.dataset, loader.batch_size, loader.num_workers)
+
+    def _reading_loader(self, dataset: Any, batch_size: int, workers: int, **settings: Any) -> DataLoader:
+        return reading_loader(dataset, self.on_bad_image, batch_size, workers, pin_memory=self.use_gpu, **settings)
 
     def _check_batch(self, train: list[tuple[Any, ...]]) -> None:
         size, instances = self._sampling["batch_size"], self._sampling["num_instances"]
@@ -170,9 +157,7 @@ def _build_sampler(train: list[tuple[Any, ...]], name: str, sampling: dict[str, 
 
 
 def _names(value: str | Sequence[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _sorted_and_relabelled(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

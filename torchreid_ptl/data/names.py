@@ -40,11 +40,6 @@ def wholes_of(name: str) -> tuple[str, ...]:
 def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool = False) -> None:
     """Makes sure that parts, joined sets and sets for training only are used as such; registers the first two.
 
-    Args:
-        sources: data sets to train on.
-        targets: data sets to test on.
-        combineall: ``data.combineall``.
-
     Raises:
         ValueError: a wrong name of a part or a joined set, nothing to test on in a target, the same test twice, an
             identity that would be trained as two, a held part tested on somebody who is trained on, or a part or a
@@ -88,7 +83,7 @@ def _require_held_out(targets: Sequence[str], pieces: Sequence[tuple[str, str]])
     """Compares the tests of held parts with the pieces of sources, each with the name that it is in."""
     for target, (piece, its) in product(targets, pieces):
         part = part_of(target)
-        if part and part.tested and _shares_people_with(piece, part.tested):
+        if part and part.tested and _people_of(piece).shares_people(part.tested):
             inside = piece if its == piece else f"{piece} in {its}"
             raise ArgumentError(
                 f"{{targets}} names {target}, which is tested on the training images of {part.tested}, and "
@@ -105,7 +100,7 @@ def _require_nobody_twice(said: str, pieces: Sequence[tuple[str, str]]) -> None:
                 f"{said}, and {first} is in {its} and in {others}: each of its people would be trained as two. Name it "
                 "once"
             )
-        if _share_people(first, second):
+        if _people_of(first).shares_people(_people_of(second)):
             whole = whole_of(first)
             raise ArgumentError(
                 f"{said}, and {first} and {second} share people of {whole}: each of them would be trained as two. Name "
@@ -113,13 +108,6 @@ def _require_nobody_twice(said: str, pieces: Sequence[tuple[str, str]]) -> None:
             )
 
 
-def _share_people(first: str, second: str) -> bool:
-    if whole_of(first) != whole_of(second):
-        return False
-    other = part_of(second)
-    return other is None or _shares_people_with(first, other)
-
-
-def _shares_people_with(name: str, other: Part) -> bool:
-    part = part_of(name)
-    return part.shares_people(other) if part else name == other.whole
+def _people_of(name: str) -> Part:
+    """The part that a name stands for; a data set is all its people."""
+    return part_of(name) or Part("class", 100, False, name)

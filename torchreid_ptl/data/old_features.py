@@ -29,7 +29,7 @@ class OldFeatures:
     Args:
         names: of the images: paths below the root of the data sets, with ``/``.
         features: (N, D), a row for each.
-        fingerprint: tells of which model, preprocessing and list of images they are; empty when nobody knows.
+        fingerprint: tells of which model, preprocessing and list of images they are; empty when unknown.
 
     Attributes:
         names: of the images.
@@ -65,7 +65,7 @@ class OldFeatures:
         return torch.tensor([self._row.get(name, -1) for name in names], dtype=torch.long)
 
     def save(self, path: str | Path) -> None:
-        """Writes ``path`` (.npy) and, last, the names and the fingerprint beside it (.json)."""
+        """Writes ``path`` (.npy) and, last, the names and the fingerprint next to it (.json)."""
         path = _checked(path)
         written = io.BytesIO()
         np.save(written, self.features.numpy())
@@ -159,12 +159,7 @@ def names_of(paths: Iterable[str], root: str | Path) -> list[str]:
 
 
 def list_digest(names: Sequence[str], of: str) -> str:
-    """Tells features of one list of images by one model from others.
-
-    Args:
-        names: of the images.
-        of: the model's fingerprint.
-    """
+    """Tells features of one list of images by one model (its fingerprint) from others."""
     return hashlib.sha256("\n".join([of, *names]).encode()).hexdigest()[:16]
 
 

@@ -130,11 +130,7 @@ def cut(train: Sequence[Image], part: Part) -> list[Image]:
       with two images or more is in both parts. An only image is in the first part.
     * ``holdout``: the other part by identities, and neither part is empty.
 
-    An image that is listed twice counts once and is in one part.
-
-    Args:
-        train: of the whole, not empty.
-        part: which part.
+    An image that is listed twice counts once and is in one part. The list ``train`` is not empty.
 
     Raises:
         ValueError: it would have no identity or no image.
@@ -158,14 +154,10 @@ def held_out(train: Sequence[Image], part: Part) -> tuple[list[Image], list[Imag
 
     The gallery has all their images, the query the first image, by its path below the common folder, by each camera of
     everybody whom two cameras saw. Queries are in the gallery too: an evaluation leaves out images of the query's
-    person by the query's camera.
-
-    Args:
-        train: of the whole, not empty.
-        part: a held one.
+    person by the query's camera. The list ``train`` is not empty.
 
     Raises:
-        ValueError: two cameras saw nobody.
+        ValueError: no person was seen by two cameras.
     """
     assert part.tested is not None
     # an image that is listed twice counts once

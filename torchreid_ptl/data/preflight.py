@@ -20,41 +20,32 @@ _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def check_folders(root: str, names: Iterable[str]) -> None:
-    """Makes sure every data set has its folder.
-
-    Args:
-        root: ``data.root``.
-        names: sources and targets; of joined sets what they join, and of parts the whole.
+    """Makes sure every data set has its folder below the root; of joined sets what they join, of parts their set.
 
     Raises:
         ValueError: an unknown name, or a wrong one of a part or a joined set; gives the nearest known one.
         FileNotFoundError: a folder is missing or has no images; says which, its layout and how to get the set.
     """
-    names = list(names)
+    names, known = list(names), host.image_datasets()
     ensure_registered(names)
     for name in dict.fromkeys(whole for asked in names for whole in wholes_of(asked)):
-        dataset = _class_of(name)
-        if getattr(dataset, "made_on_use", False):
-            continue
-        folder_name = getattr(dataset, "dataset_dir", None)
-        if isinstance(folder_name, str):
+        if name not in known:
+            raise ValueError(f"Unknown data set {name!r}: {hint(name, known)}")
+        folder_name = getattr(known[name], "dataset_dir", None)
+        if isinstance(folder_name, str) and not getattr(known[name], "made_on_use", False):
             _check_folder(name, Path(root).expanduser().absolute() / folder_name)
 
 
 def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
     """Makes sure queries can be found: their identity seen by another camera in the gallery.
 
-    Args:
-        name: of the data set.
-        query: the host's tuples (path, pid, camid, ...).
-        gallery: likewise.
-        on_no_match: ``'skip'`` prints the queries that cannot be found, which do not count in the scores; ``'error'``
-            refuses them.
+    Query and gallery are lists of the host's tuples (path, pid, camid, ...). With ``on_no_match='skip'`` queries that
+    cannot be found are printed and do not count in the scores; ``'error'`` refuses them.
 
     Raises:
         ValueError: no query can be found, or one cannot and must; names identities and cameras.
     """
-    labels = PairLabels(*(Descriptors(None, *_labels(side)) for side in (query, gallery)))
+    labels = PairLabels(*(Descriptors(None, *[*zip(*side, strict=True)][1:3]) for side in (query, gallery)))
     lost = labels.without_match()
     if not len(lost):
         return
@@ -70,18 +61,6 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
     if on_no_match == "error":
         raise ValueError(f"{found} Remove them, or let eval.no_match skip leave them out.")
     print(f"{found} They do not count.")
-
-
-def _labels(side: Sequence[Any]) -> tuple[Any, Any]:
-    _, pids, camids, *_ = zip(*side, strict=True)
-    return pids, camids
-
-
-def _class_of(name: str) -> type:
-    known = host.image_datasets()
-    if name not in known:
-        raise ValueError(f"Unknown data set {name!r}: {hint(name, known)}")
-    return known[name]
 
 
 def _check_folder(name: str, folder: Path) -> None:

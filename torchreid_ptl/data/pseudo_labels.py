@@ -1,4 +1,4 @@
-"""Identities that nobody gave: clusters of features take their place."""
+"""Identities for images without labels: clusters of their features."""
 
 from collections.abc import Callable
 
@@ -84,7 +84,5 @@ def _in_order(labels: Integers) -> Integers:
     named = np.full(len(labels), OUTLIER, np.int64)
     inside = labels >= 0
     _, first, cluster = np.unique(labels[inside], return_index=True, return_inverse=True)
-    numbers = np.empty(len(first), np.int64)
-    numbers[np.argsort(first)] = np.arange(len(first))
-    named[inside] = numbers[cluster]
+    named[inside] = np.argsort(np.argsort(first))[cluster]
     return named

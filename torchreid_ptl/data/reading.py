@@ -1,11 +1,12 @@
-"""Reading images: an unreadable one is named, or left out and counted; the host's reader tries for ever."""
+"""Reading images: an unreadable one is named, or left out and counted; the host's reader never gives up."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 POLICIES = ("error", "skip")
 
@@ -20,7 +21,7 @@ class BadImageError(OSError):
         super().__init__(message.rpartition("BadImageError: ")[2].strip())
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str | Path | IO[bytes]) -> Image.Image:
     """Reads an image as RGB.
 
     Raises:
@@ -70,6 +71,15 @@ class ReadingDataset(Dataset):
             return {"bad_image": path}
         transform = self.dataset.transform
         return {"img": transform(image), "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+
+
+def reading_loader(
+    dataset: Any, on_bad_image: str, batch_size: int, workers: int, pin_memory: bool = False, **settings: Any
+) -> DataLoader:
+    """A loader of the batches of :func:`collate` over a :class:`ReadingDataset`."""
+    images = ReadingDataset(dataset, on_bad_image)
+    settings = {"batch_size": batch_size, "num_workers": workers, "pin_memory": pin_memory, **settings}
+    return DataLoader(images, collate_fn=collate, **settings)
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

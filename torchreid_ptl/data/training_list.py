@@ -1,7 +1,6 @@
 """The list of images a model was trained on, and which classes of two such lists are the same person."""
 
 import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ..runtime.errors import ArgumentError, MissingFileError
 from ..runtime.files import replace_file
+from ..runtime.tables import as_csv
 
 NAME = "training_images.csv"
 """The file that a run leaves in ``data.save_dir``."""
@@ -45,39 +45,26 @@ class TrainingList:
 
     def as_csv(self) -> str:
         """The text of the file."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([COLUMNS, *zip(self.paths, self.labels, self.cameras, strict=True)])
-        return text.getvalue()
+        return as_csv([COLUMNS, *zip(self.paths, self.labels, self.cameras, strict=True)], "\n")
 
 
 def training_list(train: Sequence[tuple[Any, ...]], root: str = "") -> TrainingList:
-    """The list of images in the order given.
-
-    Args:
-        train: the host's tuples (path, label, camid, dsetid).
-        root: ``data.root``.
-    """
+    """The list of images, the host's tuples (path, label, camid, dsetid), with paths below a root."""
     base = os.path.abspath(os.path.expanduser(root))
     paths, labels, cameras, *_ = zip(*train, strict=True)
     return TrainingList(tuple(_below(path, base) for path in paths), tuple(map(int, labels)), tuple(map(int, cameras)))
 
 
 def write_training_list(path: str | Path, images: TrainingList) -> None:
-    """Writes a list, whole or not at all."""
+    """Writes a list; the file appears complete or not at all."""
     replace_file(Path(path), _encoded(images))
 
 
 def keep_training_list(path: Path, images: TrainingList, begun: bool) -> None:
     """Writes the list of a run, or compares it with the one that the run began with.
 
-    Args:
-        path: the file.
-        images: what is to be trained on now.
-        begun: whether a training goes on; a list that is there must then be the same.
-
     Raises:
-        ValueError: it is not; the file stays as it is.
+        ValueError: a training goes on (``begun``) and the list that is there differs; the file stays as it is.
     """
     if begun and path.is_file():
         before, now = path.read_bytes(), _encoded(images)
@@ -97,10 +84,7 @@ def keep_training_list(path: Path, images: TrainingList, begun: bool) -> None:
 
 
 def read_training_list(path: str | Path) -> TrainingList:
-    """Reads a list; columns beside the three are left aside.
-
-    Args:
-        path: the file.
+    """Reads a list; columns other than the three are ignored.
 
     Raises:
         FileNotFoundError: there is none.

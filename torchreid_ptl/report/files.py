@@ -23,18 +23,8 @@ from ..runtime.checkpoint import epoch_checkpoints
 from ..runtime.files import archive, replace_file, safe_name
 from ..runtime.tables import as_csv
 from ..version import __version__
-from .target import TargetResult, chosen_rows, has_images, path_of
-from .test_page import histogram_of, roc_of, settings_of_test, test_page
-from .visual import (
-    Report,
-    draw_cmc,
-    draw_roc,
-    draw_score_histogram,
-    draw_training_curves,
-    save_figure,
-    save_rank_list,
-    save_report,
-)
+from .target import TargetResult, chosen_rows, has_images, path_of, settings_of_test, target_page
+from .visual import Report, TargetReport, draw_cmc, draw_training_curves, save_figure, save_rank_list, save_report
 
 WRITTEN_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
 """What a training writes into the folder of its run and a test does not overwrite."""
@@ -57,8 +47,12 @@ def require_no_chain(folder: Path) -> None:
         )
 
 
-def run_outputs(folder: Path) -> list[str]:
-    """Names of outputs of an earlier run that a new one would overwrite, without :data:`WRITTEN_BY_TRAINING`."""
+def run_outputs(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
+    """Names of outputs of an earlier run that a new one would overwrite and does not read (`needed`).
+
+    Those in :data:`WRITTEN_BY_TRAINING` are not among them.
+    """
+    kept = {Path(path).resolve() for path in needed}
     patterns = (
         "curves.png",
         "cmc.png",
@@ -70,19 +64,9 @@ def run_outputs(folder: Path) -> list[str]:
         "matrix_*.*",
         "backfill_*.png",
     )
-    return [
-        COMPARISON,
-        "results.json",
-        "config.yaml",
-        "report.html",
-        *(path.name for p in patterns for path in folder.glob(p)),
-    ]
-
-
-def overwritten(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
-    """Names of outputs of an earlier run that a new one would overwrite, but for files that it reads."""
-    kept = {Path(path).resolve() for path in needed}
-    return [name for name in run_outputs(folder) if (folder / name).resolve() not in kept]
+    found = [path.name for pattern in patterns for path in folder.glob(pattern)]
+    names = [COMPARISON, "results.json", "config.yaml", "report.html", *found]
+    return [name for name in names if (folder / name).resolve() not in kept]
 
 
 def archive_previous(folder: Path, names: Iterable[str]) -> None:
@@ -98,10 +82,6 @@ def write_config(config: CfgNode, folder: Path) -> None:
 
 def prepare_folder(config: CfgNode, datamanager: Any) -> None:
     """Archives what a new run would overwrite in its folder, then writes its settings and the list of its images.
-
-    Args:
-        config: the final configuration.
-        datamanager: its images.
 
     Raises:
         ValueError: a training is resumed with other images or classes than it began with.
@@ -128,20 +108,11 @@ def write_results(
     history: dict[str, Any] | None = None,
     shown: Sequence[int] = (),
 ) -> list[Path]:
-    """Writes all results of a test.
+    """Writes all results of a test on each data set; returns the files, ``results.json`` first.
 
-    Args:
-        targets: results of each data set.
-        config: the final configuration.
-        folder: ``data.save_dir``.
-        seconds: wall-clock time of the run.
-        model: facts about the model, or the files that were evaluated instead.
-        bad_images: images that could not be read and were left out.
-        history: figures of the training, for curves.
-        shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
-
-    Returns:
-        The files, the results first.
+    ``seconds`` is the wall-clock time; ``model`` has facts about the model, or the files that were evaluated instead;
+    ``bad_images`` could not be read and were left out; ``history`` holds the figures of the training, for curves;
+    ``shown`` are queries whose rank lists are shown instead of those that ``eval.rank_lists`` chooses.
     """
     facts = provenance(config, seconds)
     content = {
@@ -152,12 +123,12 @@ def write_results(
     }
     written = [write_json(folder, content, facts, config)]
     written += [_write_scores(tested, folder) for tested in targets]
-    written += _draw_pictures(targets, config, folder, history or {}, shown)
+    pages = [target_page(tested, config, shown) for tested in targets]
+    written += _draw_pictures(targets, pages, config, folder, history or {}, shown)
     if not targets:
         return written
     names = ", ".join(tested.name for tested in targets)
     title = f"{config.model.name} on {names}" if model.get("name") else "Features"
-    pages = [test_page(tested, config, shown) for tested in targets]
     shown_facts = {**{f"model: {key}": value for key, value in model.items()}, **facts, **settings_of_test(config)}
     return [*written, write_page(folder, Report(title, pages), shown_facts, config)]
 
@@ -235,7 +206,12 @@ def _write_scores(tested: TargetResult, folder: Path) -> Path:
 
 
 def _draw_pictures(
-    targets: Sequence[TargetResult], config: CfgNode, folder: Path, history: dict[str, Any], shown: Sequence[int]
+    targets: Sequence[TargetResult],
+    pages: Sequence[TargetReport],
+    config: CfgNode,
+    folder: Path,
+    history: dict[str, Any],
+    shown: Sequence[int],
 ) -> list[Path]:
     drawn = []
     if history:
@@ -244,12 +220,11 @@ def _draw_pictures(
     if targets:
         drawn.append(folder / "cmc.png")
         save_figure(drawn[-1], draw_cmc({tested.name: tested.result.cmc for tested in targets}))
-    for tested in targets:
-        found, name = tested.verification, safe_name(tested.name)
-        if found is not None:
-            drawn += [folder / f"scores_{name}.png", folder / f"roc_{name}.png"]
-            save_figure(drawn[-2], draw_score_histogram(**histogram_of(found)))
-            save_figure(drawn[-1], draw_roc(*roc_of(tested.name, found), eer=True))
+    for tested, page in zip(targets, pages, strict=True):
+        name = safe_name(tested.name)
+        for kind, (_, png) in zip(("scores", "roc"), page.pictures[1:], strict=False):
+            drawn.append(folder / f"{kind}_{name}.png")
+            replace_file(drawn[-1], png)
         if has_images(tested) and (config.test.visrank or len(shown)):
             drawn.append(folder / f"ranklist_{name}.png")
             how, rows = chosen_rows(tested, config, shown)

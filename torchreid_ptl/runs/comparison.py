@@ -10,9 +10,8 @@ from ..build.old_model import build_independent
 from ..engines import CompatibleObjective, ImagePTLEngine
 from ..evaluation import EvaluationOptions, VersionComparison
 from ..evaluation.backfill import FRACTIONS
-from ..report.compatibility_files import write_comparison
-from ..report.compatibility_page import SHOWN
-from ..report.files import COMPARISON, archive_previous, overwritten, write_config
+from ..report.compatibility import SHOWN, write_comparison
+from ..report.files import COMPARISON, archive_previous, run_outputs, write_config
 from ..runtime.device import device_of
 
 INDEPENDENT = "independent"
@@ -63,7 +62,7 @@ def write_all(
     for comparison in found.values():
         print(comparison)
     folder.mkdir(parents=True, exist_ok=True)
-    archive_previous(folder, overwritten(folder, inputs))
+    archive_previous(folder, run_outputs(folder, inputs))
     write_config(config, folder)
     seconds, settings = time.monotonic() - started, {"dimensions": dimensions, "fractions": list(fractions)}
     return write_comparison(

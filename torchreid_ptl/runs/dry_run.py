@@ -10,7 +10,7 @@ import torch
 from yacs.config import CfgNode
 
 from ..build.networks import build_network, read_weights
-from ..data.tiny import TinyDrawnPedestrians
+from ..data.drawn import TinyDrawnPedestrians
 from .chain import Chain
 from .chain_plan import INDEPENDENT, OLD, TEACHER, Stage, link
 from .run import Run

@@ -17,7 +17,7 @@ from ..data.names import sources_to_test
 from ..engines import ImagePTLEngine
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, rank
 from ..host import models
-from ..report.files import archive_previous, overwritten, require_no_chain, write_config, write_results
+from ..report.files import archive_previous, require_no_chain, run_outputs, write_config, write_results
 from ..report.target import FILES, add_verification, check_shown
 from ..runtime.console_log import log_to
 from ..runtime.device import device_of
@@ -112,7 +112,7 @@ def evaluate_files(
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
     with log_to(folder, "test"):
-        archive_previous(folder, overwritten(folder, (*query, *gallery)))
+        archive_previous(folder, run_outputs(folder, (*query, *gallery)))
         options = EvaluationOptions.of(**test_options(settings), device=device_of(settings.use_gpu))
         result = rank(sides["query"], sides["gallery"], options)
         print(result.summary(options.ranks))

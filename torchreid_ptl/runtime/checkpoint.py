@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running anybody's code."""
+"""Checkpoint files: written completely or not at all, read without running code in them."""
 
 import errno
 import io
@@ -33,15 +33,11 @@ class UnsafeCheckpointError(CheckpointError):
 
 
 def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
-    """Writes ``state`` to a temporary file, flushes it to the disk and renames it to ``path``.
-
-    Args:
-        state: tensors, numbers, strings and containers of these.
-        path: the file; its folder is created.
+    """Writes ``state``, of tensors, numbers, strings and containers of these, as :func:`replace_file` does.
 
     Raises:
         OSError: the disk is full or not writable; the message names the file, its size and the free space. What
-            stood at ``path`` before is untouched.
+            was at ``path`` before is untouched.
     """
     path = Path(path)
     buffer = io.BytesIO()
@@ -49,7 +45,12 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     try:
         replace_file(path, buffer.getbuffer())
     except OSError as error:
-        raise _explained(error, path, buffer.getbuffer().nbytes) from error
+        size, free = buffer.getbuffer().nbytes, shutil.disk_usage(path.parent).free
+        raise OSError(
+            error.errno,
+            f"Could not write the checkpoint {path} ({size / 2**20:,.1f} MiB; {free / 2**20:,.1f} MiB free): "
+            f"{error.strerror}. Earlier checkpoints are untouched; continue from them with model.resume auto",
+        ) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -70,7 +71,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         with host.numpy_scalars_allowed():
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _is_torn(error):
+        # anything else that is refused is refused for what it holds
+        if any(sign in str(error) for sign in ("truncated", "Ran out of input", "EOF", "magic number")):
             raise TornCheckpointError(f"{path} is incomplete or damaged") from error
         named = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(error))
         raise UnsafeCheckpointError(
@@ -85,7 +87,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The whole checkpoint of the latest epoch in a folder and its content; torn ones are named and passed over."""
+    """The complete checkpoint of the latest epoch in a folder and its content; torn ones are named and skipped."""
     for path in reversed(epoch_checkpoints(folder)):
         try:
             return path, load_checkpoint(path)
@@ -110,12 +112,9 @@ def prune_checkpoints(folder: str | Path, keep: int) -> None:
 
 
 def check_room(folder: str | Path, model: nn.Module, copies: int) -> None:
-    """Makes sure the disk can take a run's checkpoints before it begins.
+    """Makes sure a disk can take as many checkpoints (``copies``) of a model as a run keeps at once.
 
-    Args:
-        folder: where they will be written.
-        model: its parameters count three times, for the model and two moments of the optimiser.
-        copies: how many are kept at once.
+    Parameters count three times, for the model and two moments of the optimiser.
 
     Raises:
         OSError: with the space needed and the space free.
@@ -147,17 +146,3 @@ def _check_whole(path: Path) -> None:
             raise TornCheckpointError(f"{path} is incomplete or damaged: {error}") from error
     if bad is not None:
         raise TornCheckpointError(f"{path} is damaged: the check sum of {bad} does not fit")
-
-
-def _explained(error: OSError, path: Path, size: int) -> OSError:
-    free = shutil.disk_usage(path.parent).free
-    return OSError(
-        error.errno,
-        f"Could not write the checkpoint {path} ({size / 2**20:,.1f} MiB; {free / 2**20:,.1f} MiB free): "
-        f"{error.strerror}. Earlier checkpoints are untouched; continue from them with model.resume auto",
-    )
-
-
-def _is_torn(error: pickle.UnpicklingError) -> bool:
-    """Whether a pickle ended too soon; anything else that is refused is refused for what it holds."""
-    return any(word in str(error) for word in ("truncated", "Ran out of input", "EOF", "magic number"))

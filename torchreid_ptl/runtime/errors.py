@@ -27,12 +27,7 @@ class MissingFileError(WordedError, FileNotFoundError):
 
 
 def worded(error: BaseException, names: Mapping[str, str]) -> str:
-    """The message of an error with other names for the arguments; that of any other error as it is.
-
-    Args:
-        error: any.
-        names: by argument; an argument without an entry keeps its name.
-    """
+    """The message of an error with ``names`` for the arguments that it names; that of any other error as it is."""
     if isinstance(error, WordedError) and len(error.args) == 1:
         return _named(str(error.args[0]), names)
     return str(error)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and results of earlier runs that are kept."""
+"""Files that appear complete or not at all, and results of earlier runs that are kept."""
 
 import os
 import re
@@ -7,14 +7,10 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Writes ``content`` to a temporary file, flushes it to the disk and renames it to ``path``.
-
-    Args:
-        path: the file; its folder is created.
-        content: all of it.
+    """Writes ``content`` to a temporary file, flushes it to the disk and renames it to ``path``; creates its folder.
 
     Raises:
-        OSError: it could not be written. What stood at ``path`` before is untouched and nothing is left behind.
+        OSError: it could not be written. What was at ``path`` before is untouched and nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,11 +27,9 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
 
 
 def same_file(content: Path, path: Path) -> None:
-    """Puts a file's content under a second name too, whole or not at all, without writing it again where possible.
+    """Gives a file that is only ever replaced, never changed in place, the second name ``path``.
 
-    Args:
-        content: a file that is only ever replaced, never changed in place.
-        path: the second name; what stood there is replaced.
+    What was at ``path`` is replaced, completely or not at all; the content is written again only where links fail.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
@@ -50,15 +44,7 @@ def same_file(content: Path, path: Path) -> None:
 
 
 def archive(folder: Path, names: Iterable[str]) -> Path | None:
-    """Moves what an earlier run left to ``<folder>/earlier-1``, ``earlier-2``, ...
-
-    Args:
-        folder: where runs write.
-        names: files and folders there that a new run would overwrite.
-
-    Returns:
-        The new folder, or None when there was nothing.
-    """
+    """Moves what an earlier run left of ``names`` to ``<folder>/earlier-1``, ...; None if there was nothing."""
     there = [folder / name for name in names if (folder / name).exists()]
     if not there:
         return None

@@ -10,11 +10,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context in which a forward pass runs.
-
-    Args:
-        precision: ``'float32'``, ``'bfloat16'`` or ``'float16'``; parameters and optimiser stay in float32.
-        device: the device of the batch.
+    """The context of a forward pass in a precision of :data:`PRECISIONS` or float16; parameters stay in float32.
 
     Raises:
         ValueError: another precision.

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 
-def as_csv(rows: Sequence[Sequence[object]]) -> str:
+def as_csv(rows: Sequence[Sequence[object]], line_end: str = "\r\n") -> str:
     r"""Rows as CSV, the header first; numbers in full precision, None as an empty cell.
 
     Example:
@@ -13,7 +13,7 @@ def as_csv(rows: Sequence[Sequence[object]]) -> str:
         'run,mAP\r\na,0.5\r\nb,\r\n'
     """
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text, lineterminator=line_end).writerows(rows)
     return text.getvalue()
 
 

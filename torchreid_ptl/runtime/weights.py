@@ -98,10 +98,6 @@ def load_weights(
 def state_of(content: Mapping[str, Any], label: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint, or the checkpoint itself if it is one, without prefixes of wrappers.
 
-    Args:
-        content: of a file.
-        label: what an error calls it.
-
     Raises:
         CheckpointError: there is none.
     """
@@ -121,15 +117,12 @@ def _of_classifier(key: str) -> bool:
     return "classifier" in key
 
 
-def _of_head(key: str) -> bool:
-    """Whether an entry can fit a network it does not belong to: heads on descriptors are alike."""
-    return _of_classifier(key) or key.startswith("embedding.")
-
-
 def _require_fit(
     state: Mapping[str, Tensor], fitting: Mapping[str, Tensor], own: Mapping[str, Tensor], label: str
 ) -> None:
-    counted = {key: value.numel() for key, value in state.items() if not _of_head(key)}
+    # a head can fit a network that it does not belong to: heads on descriptors are alike
+    heads = {key for key in state if _of_classifier(key) or key.startswith("embedding.")}
+    counted = {key: value.numel() for key, value in state.items() if key not in heads}
     matched = sum(size for key, size in counted.items() if key in fitting)
     total = sum(counted.values())
     if matched and 2 * matched >= total:

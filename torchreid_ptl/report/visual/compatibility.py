@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .curves import COLOURS, Floats, draw_lines, plain, read_shares, roomy
+from .curves import COLOURS, Floats, draw_lines, new_figure, plain, read_shares
 from .ranklist import RIGHT_SIGN, WRONG_SIGN
 
 if TYPE_CHECKING:
@@ -37,13 +37,11 @@ def draw_backfill(
     Raises:
         ValueError: no curve, one of another length, values that are no shares, or a level for an unknown curve.
     """
-    from matplotlib.figure import Figure
-
     if not curves or not np.size(fractions):
         raise ValueError("no backfill curve to draw: it has no fractions, or no curve is given")
     x = 100 * read_shares("fractions", fractions)
     read = {name: (x, 100 * read_shares(name, values, len(x))) for name, values in curves.items()}
-    figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
+    figure = new_figure()
     ax = figure.subplots()
     draw_lines(ax, read)
     for index, (system, heights) in enumerate((levels or {}).items()):
@@ -71,8 +69,6 @@ def draw_version_matrix(names: Sequence[str], scores: npt.ArrayLike, title: str 
     Raises:
         ValueError: no square of that size, or scores that are no shares.
     """
-    from matplotlib.figure import Figure
-
     lower = np.tril_indices(len(names))
     matrix = np.asarray(scores, dtype=np.float64)
     if not len(names) or matrix.shape != (len(names), len(names)):
@@ -80,7 +76,7 @@ def draw_version_matrix(names: Sequence[str], scores: npt.ArrayLike, title: str 
     percents = np.full(matrix.shape, np.nan)
     percents[lower] = 100 * read_shares(title, matrix[lower])
     side = 2.6 + _CELL_INCHES * len(names)
-    figure = Figure(figsize=(side, side - 0.8), dpi=120, layout=roomy())
+    figure = new_figure(side, side - 0.8)
     ax = figure.subplots()
     ends = float(np.nanmin(percents)), float(np.nanmax(percents))
     image = ax.imshow(percents, cmap="Blues", vmin=ends[0] - 0.2 * (ends[1] - ends[0] + 1), vmax=ends[1])

@@ -13,7 +13,6 @@ from ...runtime.files import replace_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import LayoutEngine
 
 Series: TypeAlias = Sequence[tuple[float, float]]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -31,10 +30,15 @@ def save_figure(path: str | Path, figure: "Figure") -> None:
     Raises:
         ValueError: the name does not end in .png.
     """
+    save_png(path, render(figure))
+
+
+def save_png(path: str | Path, content: bytes) -> None:
+    """Writes a PNG file, as :func:`save_figure` does."""
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise ValueError(f"pictures are PNG files; give a name that ends in .png, got {target.name!r}")
-    replace_file(target, render(figure))
+    replace_file(target, content)
 
 
 def render(figure: "Figure") -> bytes:
@@ -57,12 +61,10 @@ def draw_training_curves(history: Mapping[str, Series]) -> "Figure":
     Raises:
         ValueError: nothing was recorded.
     """
-    from matplotlib.figure import Figure
-
     panels = _sort_into_panels(history)
     if not panels:
         raise ValueError("no training curve to draw: every series of the history is empty")
-    figure = Figure(figsize=(9, 0.6 + 2.6 * len(panels)), dpi=120, layout=roomy())
+    figure = new_figure(9, 0.6 + 2.6 * len(panels))
     axes = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
     for ax, (kind, curves) in zip(axes, panels.items(), strict=True):
         _draw_panel(ax, kind, curves)
@@ -81,15 +83,13 @@ def draw_cmc(results: Mapping[str, npt.ArrayLike], max_rank: int = 20) -> "Figur
     Raises:
         ValueError: no curve, an empty one, values that are no shares, or max_rank < 1.
     """
-    from matplotlib.figure import Figure
-
     if max_rank < 1:
         raise ValueError(f"max_rank must be 1 or more, got {max_rank}")
     if not results:
         raise ValueError("no CMC curve to draw: results is empty")
     percents = {name: 100 * read_shares(f"the CMC of {name!r}", cmc)[:max_rank] for name, cmc in results.items()}
     curves = {f"{name}  (rank-1 {cmc[0]:.1f} %)": (np.arange(1.0, len(cmc) + 1), cmc) for name, cmc in percents.items()}
-    figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
+    figure = new_figure()
     ax = figure.subplots()
     draw_lines(ax, curves)
     lowest = min(float(cmc.min()) for cmc in percents.values())
@@ -125,11 +125,12 @@ def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def roomy() -> "LayoutEngine":
-    """A layout with a margin around the drawing."""
+def new_figure(width: float = 7, height: float = 5) -> "Figure":
+    """A figure of a size in inches with a margin around the drawing."""
+    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    return Figure(figsize=(width, height), dpi=120, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
 
 
 def _number_axis(ax: "Axes", label: str, first: float, last: float) -> None:

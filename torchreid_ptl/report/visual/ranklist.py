@@ -1,22 +1,22 @@
 """Rank lists: queries, each with its nearest gallery images, framed by right and wrong."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ...data import reading
+from ...evaluation import RankingResult
 from ...evaluation.arrays import name_some
-from .curves import save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL import Image
+from .curves import save_png
 
 Colour: TypeAlias = tuple[int, int, int]
-Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 QUERY_COLOUR: Colour = (31, 90, 200)
 RIGHT_COLOUR: Colour = (24, 140, 60)
@@ -38,15 +38,16 @@ CHOICES = {
 _PAPER: Colour = (255, 255, 255)
 _MAT: Colour = (238, 238, 238)
 _MISSING: Colour = (170, 170, 170)
-_TEXT, _FAINT = "#222222", "#777777"
+_TEXT: Colour = (34, 34, 34)
+_FAINT: Colour = (119, 119, 119)
 
-# A power of two: lengths in pixels become inches and pixels again without rounding.
-_DPI = 128
+# Lengths in pixels.
 _TILE_WIDTH, _TILE_HEIGHT = 128, 256
 _FRAME, _GAP, _QUERY_GAP, _MARGIN = 5, 12, 30, 24
 _HEADER, _TITLE, _CAPTION, _LABEL, _ROW_GAP = 30, 36, 28, 26, 14
+_PITCH = _CAPTION + _TILE_HEIGHT + 2 * _FRAME + _LABEL + _ROW_GAP
 _LEAST_WIDTH = 800
-# The drawing library refuses larger pictures.
+# Viewers refuse larger pictures.
 _LARGEST_SIDE = 2**16 - 1
 
 
@@ -69,54 +70,7 @@ class RankRow:
     matches: Sequence[Match]
 
 
-class Scored(Protocol):
-    """Anything with an average precision per query, NaN where there is none."""
-
-    @property
-    def average_precision(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Places of tiles, in pixels from the upper left corner."""
-
-    rows: int
-    columns: int
-    top: int
-
-    @property
-    def pitch(self) -> int:
-        return _CAPTION + _TILE_HEIGHT + 2 * _FRAME + _LABEL + _ROW_GAP
-
-    @property
-    def width(self) -> int:
-        return max(_LEAST_WIDTH, self.corner(0, self.columns + 1)[0] - _GAP + _MARGIN)
-
-    @property
-    def height(self) -> int:
-        return self.top + self.rows * self.pitch + _MARGIN - _ROW_GAP
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """Upper left corner (x, y) of a frame; column 0 is the query."""
-        x = _MARGIN + column * (_TILE_WIDTH + 2 * _FRAME + _GAP)
-        return x + (_QUERY_GAP - _GAP if column else 0), self.top + row * self.pitch + _CAPTION
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Puts text on a figure by pixel."""
-
-    figure: "Figure"
-    layout: _Layout
-
-    def __call__(self, x: float, y: float, text: str, size: int = 14, **style: Any) -> None:
-        """Writes with the letters' middle at height y; `size` in pixels; signs of formulas stay what they are."""
-        place = x / self.layout.width, 1 - y / self.layout.height
-        style = {"va": "center", "color": _TEXT, "family": "DejaVu Sans", **style}
-        self.figure.text(*place, text, fontsize=size * 72 / _DPI, parse_math=False, **style)
-
-
-def choose_worst(result: Scored, count: int) -> npt.NDArray[np.int64]:
+def choose_worst(result: RankingResult, count: int) -> npt.NDArray[np.int64]:
     """Indices of the queries with the lowest average precision, lowest first, without those that have none."""
     if count < 0:
         raise ValueError(f"count must be 0 or more, got {count}")
@@ -126,7 +80,7 @@ def choose_worst(result: Scored, count: int) -> npt.NDArray[np.int64]:
 
 
 def choose_queries(
-    result: Scored, how: str, count: int, *, seed: int = 0, given: Sequence[int] | npt.NDArray[np.int64] = ()
+    result: RankingResult, how: str, count: int, *, seed: int = 0, given: Sequence[int] | npt.NDArray[np.int64] = ()
 ) -> npt.NDArray[np.int64]:
     """Indices of the queries to look at; none without a match is among them.
 
@@ -164,7 +118,7 @@ def choose_queries(
     return _check_given(result, np.asarray(given))
 
 
-def _check_given(result: Scored, given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _check_given(result: RankingResult, given: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     scores = np.asarray(result.average_precision)
     if given.dtype.kind not in "iu" or given.ndim != 1:
         raise ValueError(f"indices of queries must be a row of integers, got {given.dtype} of shape {given.shape}")
@@ -193,84 +147,96 @@ def save_rank_list(path: str | Path, rows: Sequence[RankRow], title: str = "") -
     Raises:
         ValueError: there is no row, or there are more than one picture can hold.
     """
-    from matplotlib.figure import Figure
-
     if not rows:
         raise ValueError("no rank list to draw: rows is empty")
     columns = max(len(row.matches) for row in rows)
-    layout = _Layout(len(rows), columns, _MARGIN + _HEADER + (_TITLE if title else 0))
-    if max(layout.width, layout.height) > _LARGEST_SIDE:
-        most = (_LARGEST_SIDE - layout.top - _MARGIN) // layout.pitch
+    top = _MARGIN + _HEADER + (_TITLE if title else 0)
+    width = max(_LEAST_WIDTH, _left(columns + 1) - _GAP + _MARGIN)
+    height = top + len(rows) * _PITCH + _MARGIN - _ROW_GAP
+    if max(width, height) > _LARGEST_SIDE:
+        most = (_LARGEST_SIDE - top - _MARGIN) // _PITCH
         raise ValueError(f"a picture holds at most {most} rows and some 430 columns, got {len(rows)} and {columns}")
-    figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI), dpi=_DPI, facecolor="white")
-    canvas = np.full((layout.height, layout.width, 3), _PAPER, dtype=np.uint8)
-    writer = _Writer(figure, layout)
-    for index, row in enumerate(rows):
-        _draw_row(canvas, writer, layout, index, row)
-    _draw_header(canvas, writer, layout, title)
-    figure.figimage(canvas, origin="upper")
-    save_figure(path, figure)
-
-
-def _draw_header(canvas: Pixels, write: _Writer, layout: _Layout, title: str) -> None:
+    sheet = _Sheet(width, height)
     if title:
-        write(_MARGIN, _MARGIN + _TITLE / 2 - 6, title, size=22, weight="bold")
-    x, y = _MARGIN, layout.top - _HEADER + 5
+        sheet.write(_MARGIN, _MARGIN + _TITLE / 2 - 6, title, 22, bold=True)
+    _draw_legend(sheet, top - _HEADER + 5)
+    for index, row in enumerate(rows):
+        _draw_row(sheet, top + index * _PITCH + _CAPTION, row)
+    drawn = io.BytesIO()
+    sheet.image.save(drawn, "PNG")
+    save_png(path, drawn.getvalue())
+
+
+class _Sheet:
+    """A picture on which tiles and text are put by pixel, from the upper left corner."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width, height), _PAPER)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def write(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size: int = 14,
+        colour: Colour = _TEXT,
+        anchor: str = "lm",
+        bold: bool = False,
+    ) -> None:
+        """Writes with the letters' middle at height y; `size` in pixels, `anchor` as Pillow has it."""
+        self._draw.text((x, y), text, colour, _font(size, bold), anchor)
+
+    def put_tile(self, x: int, y: int, path: str | Path, colour: Colour) -> None:
+        """Puts an image in a frame, its proportions kept."""
+        self.image.paste(colour, (x, y, x + _TILE_WIDTH + 2 * _FRAME, y + _TILE_HEIGHT + 2 * _FRAME))
+        x, y, size, image = x + _FRAME, y + _FRAME, (_TILE_WIDTH, _TILE_HEIGHT), read_image(path)
+        if image is not None:
+            self.image.paste(ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=_MAT), (x, y))
+        else:
+            self.image.paste(_MISSING, (x, y, x + _TILE_WIDTH, y + _TILE_HEIGHT))
+            self.write(x + _TILE_WIDTH / 2, y + _TILE_HEIGHT / 2, "unreadable", 16, anchor="mm")
+
+
+@cache
+def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    import matplotlib  # which brings a font that has the signs
+
+    file = f"DejaVuSans{'-Bold' if bold else ''}.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", file)), size)
+
+
+def _left(column: int) -> int:
+    """The left edge of a frame; column 0 is the query."""
+    return _MARGIN + column * (_TILE_WIDTH + 2 * _FRAME + _GAP) + (_QUERY_GAP - _GAP if column else 0)
+
+
+def _draw_legend(sheet: _Sheet, y: int) -> None:
+    x = _MARGIN
     for colour, text in LEGEND:
-        canvas[y - 7 : y + 7, x : x + 14] = colour
-        write(x + 22, y, text, size=15, color=css(colour))
+        sheet.image.paste(colour, (x, y - 7, x + 14, y + 7))
+        sheet.write(x + 22, y, text, 15, colour)
         x += 60 + 9 * len(text)
-    write(x, y, JUNK_NOTE, size=15, color=_FAINT)
+    sheet.write(x, y, JUNK_NOTE, 15, _FAINT)
 
 
-def _draw_row(canvas: Pixels, write: _Writer, layout: _Layout, index: int, row: RankRow) -> None:
-    x, y = layout.corner(index, 0)
-    write(x, y - _CAPTION / 2, row.caption, size=16)
-    _draw_tile(canvas, write, (x, y), row.query_path, QUERY_COLOUR)
+def _draw_row(sheet: _Sheet, y: int, row: RankRow) -> None:
+    sheet.write(_MARGIN, y - _CAPTION / 2, row.caption, 16)
+    sheet.put_tile(_MARGIN, y, row.query_path, QUERY_COLOUR)
+    below = y + _TILE_HEIGHT + 2 * _FRAME + _LABEL / 2
     for rank, match in enumerate(row.matches, 1):
-        corner = layout.corner(index, rank)
-        colour = RIGHT_COLOUR if match.correct else WRONG_COLOUR
-        _draw_tile(canvas, write, corner, match.path, colour)
-        _label_match(write, corner, match, css(colour))
+        x, colour = _left(rank), RIGHT_COLOUR if match.correct else WRONG_COLOUR
+        sheet.put_tile(x, y, match.path, colour)
+        sheet.write(x + _FRAME, below, RIGHT_SIGN if match.correct else WRONG_SIGN, 15, colour, bold=True)
+        sheet.write(x + _FRAME + 18, below, short(match.distance))
+        sheet.write(x + _FRAME + _TILE_WIDTH, below, f"cam {match.camera}", colour=_FAINT, anchor="rm")
 
 
-def _label_match(write: _Writer, corner: tuple[int, int], match: Match, colour: str) -> None:
-    x, y = corner[0] + _FRAME, corner[1] + _TILE_HEIGHT + 2 * _FRAME + _LABEL / 2
-    write(x, y, RIGHT_SIGN if match.correct else WRONG_SIGN, size=15, color=colour, weight="bold")
-    write(x + 18, y, short(match.distance))
-    write(x + _TILE_WIDTH, y, f"cam {match.camera}", ha="right", color=_FAINT)
-
-
-def _draw_tile(canvas: Pixels, write: _Writer, corner: tuple[int, int], path: str | Path, colour: Colour) -> None:
-    x, y = corner
-    canvas[y : y + _TILE_HEIGHT + 2 * _FRAME, x : x + _TILE_WIDTH + 2 * _FRAME] = colour
-    x, y = x + _FRAME, y + _FRAME
-    tile = _read_tile(path)
-    if tile is None:
-        write(x + _TILE_WIDTH / 2, y + _TILE_HEIGHT / 2, "unreadable", size=16, ha="center")
-        tile = np.full((_TILE_HEIGHT, _TILE_WIDTH, 3), _MISSING, dtype=np.uint8)
-    canvas[y : y + _TILE_HEIGHT, x : x + _TILE_WIDTH] = tile
-
-
-def _read_tile(path: str | Path) -> Pixels | None:
-    """The image in the middle of a mat, its proportions kept; None if it cannot be read."""
-    from PIL import Image, ImageOps
-
-    image = read_image(path)
-    if image is None:
-        return None
-    fitted = ImageOps.pad(image, (_TILE_WIDTH, _TILE_HEIGHT), Image.Resampling.LANCZOS, color=_MAT)
-    return np.asarray(fitted)
-
-
-def read_image(source: str | Path | IO[bytes]) -> "Image.Image | None":
+def read_image(source: str | Path | IO[bytes]) -> Image.Image | None:
     """The colours of an image, or None if it cannot be read."""
-    from PIL import Image
-
     try:
-        with Image.open(source) as file:
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return reading.read_image(source)
+    except OSError:
         return None
 
 

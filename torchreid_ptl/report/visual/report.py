@@ -1,20 +1,28 @@
 """One HTML file that shows an evaluation: scores, queries with what was retrieved, curves, thresholds, provenance."""
 
+import base64
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
 from ...runtime.files import replace_file
-from .page import OPEN_LINES, Table, draw_table, drawing, foldable, more, page, photograph, text
-from .ranklist import JUNK_NOTE, LEGEND, RIGHT_SIGN, WRONG_SIGN, Match, RankRow, css, short
+from .ranklist import JUNK_NOTE, LEGEND, RIGHT_SIGN, WRONG_SIGN, Match, RankRow, css, read_image, short
 
 # A caption and the bytes of a PNG file.
 Picture: TypeAlias = tuple[str, bytes]
+# A caption, the names of the columns and the rows, each as long as the header.
+Table: TypeAlias = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
-# Rank lists that are shown at once.
-_OPEN_QUERIES = 6
+# The size at which tiles are shown; eleven of them take 30 to 50 KB.
+_THUMBNAIL, _QUALITY = (80, 160), 85
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?( ?%)?|nan|\u2013")
 
 
 @dataclass(frozen=True)
@@ -114,31 +122,31 @@ def save_report(path: str | Path, report: Report) -> None:
         raise ValueError(f"a report is an HTML file; give a name that ends in .html, got {target.name!r}")
     if not report.targets:
         raise ValueError("nothing to report: targets is empty; give one TargetReport for each data set")
+    pages = Environment(
+        loader=PackageLoader("torchreid_ptl.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters.update(as_text=_as_text, overview_tables=_overview, query_table=_query_table, css=css, short=short)
+    pages.filters.update(file_name=lambda path: Path(path).name, picture=_picture, thumbnail=_thumbnail)
+    pages.globals.update(right_sign=RIGHT_SIGN, wrong_sign=WRONG_SIGN, legend=LEGEND, junk_note=JUNK_NOTE)
+    # The lines of a table and the rank lists that are shown at once.
+    page = pages.get_template("report.html").render(report=report, open_lines=12, open_queries=6)
     # Names of files that are no UTF-8 are written with their bytes' numbers.
-    replace_file(target, page(report.title, _content(report)).encode("utf-8", "backslashreplace"))
+    replace_file(target, page.encode("utf-8", "backslashreplace"))
 
 
-def _content(report: Report) -> str:
-    parts = [_overview(report.targets, *report.overview)] if len(report.targets) > 1 else []
-    parts += [_target(index, target) for index, target in enumerate(report.targets)]
-    return "".join([*parts, _facts(report.facts)])
-
-
-def _overview(targets: Sequence[TargetReport], heading: str, kind: str) -> str:
-    """The scores of all targets, in a table for those that share some, and where to find each."""
+def _overview(report: Report) -> list[Table]:
+    """The scores of all targets, a table for those that share some."""
     groups: list[list[TargetReport]] = []
-    for target in targets:
+    for target in report.targets:
         alike = next((group for group in groups if target.scores.keys() & _names(group)), None)
         if alike is None:
             groups.append([target])
         else:
             alike.append(target)
-    tables = "".join(
-        draw_table(("", [kind, *_names(group)], [[t.name, *map(t.scores.get, _names(group))] for t in group]))
+    return [
+        ("", [report.overview[1], *_names(group)], [[t.name, *map(t.scores.get, _names(group))] for t in group])
         for group in groups
-    )
-    links = "".join(f'<a href="#target-{index}">{text(target.name)}</a>' for index, target in enumerate(targets))
-    return f"<section><h2>{text(heading)}</h2>\n{tables}<nav>Go to{links}</nav></section>\n"
+    ]
 
 
 def _names(targets: Sequence[TargetReport]) -> dict[str, None]:
@@ -146,106 +154,50 @@ def _names(targets: Sequence[TargetReport]) -> dict[str, None]:
     return dict.fromkeys(name for target in targets for name in target.scores)
 
 
-def _target(index: int, target: TargetReport) -> str:
-    parts = [
-        f'<h2 id="target-{index}">{text(target.name)}</h2>\n',
-        _headline(target),
-        _queries(target.rank_heading, list(map(_rank_row, target.rank_rows))),
-        _query_table(target.worst),
-        _curves(target.pictures),
-        *map(foldable, target.tables),
-        *(_queries(heading, list(map(_comparison, rows))) for heading, rows in target.comparisons.items()),
-    ]
-    return f"<section>{''.join(parts)}</section>\n"
-
-
-def _headline(target: TargetReport) -> str:
-    scores = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in target.scores.items())
-    counts = " \u00b7 ".join(f"{text(name)}\u00a0{text(value)}" for name, value in target.counts.items())
-    notes = "".join(f"<li>{text(note)}</li>" for note in target.notes)
-    return (
-        (f'<dl class="scores">{scores}</dl>\n' if scores else "")
-        + (f'<p class="faint">{counts}</p>\n' if counts else "")
-        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
-    )
-
-
-def _queries(heading: str, rows: Sequence[str]) -> str:
-    """Queries below a heading and the legend of their frames; the first ones are open. Nothing without queries."""
-    if not rows:
-        return ""
-    colours = "".join(f'<span style="color: {css(colour)}">\u25a0 {text(words)}</span>' for colour, words in LEGEND)
-    legend = f'{colours}<span class="faint">{JUNK_NOTE}</span><span class="faint">number below: distance</span>'
-    first, rest = rows[:_OPEN_QUERIES], rows[_OPEN_QUERIES:]
-    folded = more("".join(rest), f"{len(rest)} more queries") if rest else ""
-    return f'<h3>{text(heading)}</h3>\n<p class="legend">{legend}</p>\n{"".join(first)}{folded}'
-
-
-def _rank_row(row: RankRow) -> str:
-    return _article(row.query_path, row.caption, _matches(row.matches))
-
-
-def _comparison(row: Comparison) -> str:
-    lists = [f"<h5>{text(system)}</h5>\n{_matches(matches)}" for system, matches in row.lists.items()]
-    return _article(row.query_path, row.caption, f'<div class="lists">{"".join(lists)}</div>')
-
-
-def _article(path: str | Path, caption: str, found: str) -> str:
-    query = _tile(path, "query", "query", "<b>query</b>")
-    return (
-        f'<article><h4>{text(caption)} <span class="faint">{text(Path(path).name)}</span></h4>\n'
-        f'<div class="row">{query}{found}</div></article>\n'
-    )
-
-
-def _matches(matches: Sequence[Match]) -> str:
-    tiles = "".join(_match(rank, match) for rank, match in enumerate(matches, 1))
-    return f'<div class="matches">{tiles or "nothing retrieved"}</div>'
-
-
-def _match(rank: int, match: Match) -> str:
-    kind, sign, who = ("right", RIGHT_SIGN, "same") if match.correct else ("wrong", WRONG_SIGN, "other")
-    below = f"<b>{rank}\u00a0{sign}</b><span>{short(match.distance)}</span><i>cam {text(match.camera)}</i>"
-    return _tile(match.path, kind, f"rank {rank}, {who} person", below)
-
-
-def _tile(path: str | Path, kind: str, words: str, below: str) -> str:
-    """An image in a frame; pointing at it shows its path."""
-    shown = photograph(path, words)
-    return f'<figure class="tile {kind}" title="{text(path)}">{shown}<figcaption>{below}</figcaption></figure>'
-
-
-def _query_table(scores: Sequence[QueryScore]) -> str:
-    if not scores:
-        return ""
+def _query_table(scores: Sequence[QueryScore]) -> Table:
     lines = [
         (score.identity, score.camera, _percent(score.average_precision), score.first_hit or None, score.path)
         for score in scores
     ]
-    return foldable(("Queries as a table", ["identity", "camera", "AP", "first hit", "query"], lines), folded=True)
-
-
-def _curves(pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    figures = "".join(
-        f"<figure>{drawing(png, caption)}<figcaption>{text(caption)}</figcaption></figure>\n"
-        for caption, png in pictures
-    )
-    return f'<h3>Curves</h3>\n<div class="pictures">{figures}</div>\n'
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    if not facts:
-        return ""
-    lines = [f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>\n' for name, value in facts.items()]
-    first, rest = (
-        f'<div class="wide"><table class="facts">{"".join(part)}</table></div>\n'
-        for part in (lines[:OPEN_LINES], lines[OPEN_LINES:])
-    )
-    folded = more(rest, f"{len(lines) - OPEN_LINES} more") if len(lines) > OPEN_LINES else ""
-    return f"<section><h2>Settings and provenance</h2>\n{first}{folded}</section>\n"
+    return "Queries as a table", ["identity", "camera", "AP", "first hit", "query"], lines
 
 
 def _percent(share: float) -> str | None:
     return None if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _as_text(table: Table) -> tuple[Sequence[str], list[list[str]], list[bool]]:
+    """The header and the cells of a table, and which columns hold numbers and are aligned to the right."""
+    caption, header, rows = table
+    lines = [[_written(value) for value in row] for row in rows]
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"table {caption!r} must have rows of {len(header)} cells, got {len(line)}: {line}")
+    return header, lines, [all(_NUMBER.fullmatch(line[column]) for line in lines) for column in range(len(header))]
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "\u2013"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _thumbnail(path: str | Path) -> str | None:
+    """The address of a small copy of an image, or None if it cannot be read."""
+    image = read_image(path)
+    if image is None:
+        return None
+    image.thumbnail(_THUMBNAIL, Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
+    return _data_uri("jpeg", packed.getvalue())
+
+
+def _picture(png: bytes) -> tuple[str, int, int] | None:
+    """The address, width and height in pixels of a picture, or None if it is no PNG."""
+    image = read_image(io.BytesIO(png)) if png.startswith(b"\x89PNG") else None
+    return None if image is None else (_data_uri("png", png), image.width, image.height)
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

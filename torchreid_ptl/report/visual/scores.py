@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .curves import COLOURS, Floats, draw_lines, plain, read_shares, roomy
+from .curves import COLOURS, Floats, draw_lines, new_figure, plain, read_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,11 +16,6 @@ Points: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 
 # Where the FAR axis may begin; a curve that knows no FAR but 0 and 1 is drawn too.
 _LEAST_FAR, _LARGEST_FIRST_FAR = 1e-6, 0.1
-_GREY = "#555555"
-# Percent may be summed in another order than here.
-_ROUNDING = 1e-6
-# Height of a line of text at a marked point, in shares of the axis.
-_LINE = 0.05
 
 
 def draw_score_histogram(
@@ -43,8 +38,6 @@ def draw_score_histogram(
         ValueError: bins that do not rise or are not finite, numbers that do not fit them or are neither counts nor
             shares, no pair of either kind, or a threshold that is not finite.
     """
-    from matplotlib.figure import Figure
-
     borders = _read_edges(edges)
     named = {"genuine": genuine, "impostor": impostor}
     percents = [100 * _read_bins(name, values, len(borders) - 1) for name, values in named.items()]
@@ -52,7 +45,7 @@ def draw_score_histogram(
         raise ValueError("there is no pair to draw: every bin of genuine and impostor is 0; check the edges")
     if threshold is not None and not np.isfinite(threshold):
         raise ValueError(f"threshold must be a finite distance, or None for no line; got {threshold}")
-    figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
+    figure = new_figure()
     ax = figure.subplots()
     for name, heights, colour, stroke in zip(("same person", "other person"), percents, COLOURS, "-:", strict=False):
         ax.stairs(heights, borders, fill=True, facecolor=f"{colour}55", edgecolor="none", linewidth=0)
@@ -85,31 +78,25 @@ def draw_roc(
         ValueError: no curve, one that is not a rising row of shares, or points of an unknown curve or outside the
             axes.
     """
-    from matplotlib.figure import Figure
-
     if not curves:
         raise ValueError("no ROC curve to draw: curves is empty")
     read = {name: _read_curve(name, far, tar) for name, (far, tar) in curves.items()}
     marks = _read_points(points or {}, read)
     first = _first_far(read)
     shown = {name: _cut(far, 100 * tar, first) for name, (far, tar) in read.items()}
-    figure = Figure(figsize=(7, 5), dpi=120, layout=roomy())
+    figure = new_figure()
     ax = figure.subplots()
     draw_lines(ax, shown, "steps-post")
     lowest = min(tar[0] for _, tar in shown.values())
     ax.set(xscale="log", xlim=(first, 1), ylim=(max(0.0, 10 * np.floor(lowest / 10 - 0.3)), 101))
     ax.set(xlabel="pairs of two people taken for one (FAR)", ylabel="pairs of one person recognised (TAR, %)")
     if eer:
-        _draw_equal_errors(ax, first)
+        far = np.geomspace(first, 1, 500)
+        style: dict[str, Any] = {"color": "#555555", "linewidth": 1, "linestyle": (0, (1, 2))}
+        ax.plot(far, 100 * (1 - far), label="equal errors: FAR = 1 - TAR", **style)
     _mark_points(ax, {name: [mark for mark in marks[name] if mark[0] >= first] for name in marks}, list(read))
     _finish(ax, "lower right")
     return figure
-
-
-def _draw_equal_errors(ax: "Axes", first: float) -> None:
-    far = np.geomspace(first, 1, 500)
-    dots = (0, (1, 2))
-    ax.plot(far, 100 * (1 - far), color=_GREY, linewidth=1, linestyle=dots, label="equal errors: FAR = 1 - TAR")
 
 
 def _finish(ax: "Axes", corner: Literal["upper right", "lower right"]) -> None:
@@ -138,7 +125,7 @@ def _read_bins(name: str, values: npt.ArrayLike, bins: int) -> Floats:
         raise ValueError(f"{name} must be finite and not below 0, got {shares.min():g} to {shares.max():g}")
     if array.dtype.kind in "iu":
         return shares / max(shares.sum(), 1)
-    if shares.sum() > 1 + _ROUNDING:
+    if shares.sum() > 1 + 1e-6:  # they may be summed in another order than here
         raise ValueError(
             f"{name} must be shares that add up to at most 1, got a sum of {shares.sum():g}; give counts as integers"
         )
@@ -199,7 +186,7 @@ def _cut(far: Floats, tar: Floats, first: float) -> tuple[Floats, Floats]:
 def _mark_points(ax: "Axes", points: Points, curves: list[str]) -> None:
     """Rings on the curves and their TAR: the highest at a FAR above its curve, the others below theirs."""
     pairs = [(far, 100 * tar, curves.index(name)) for name, marks in points.items() for far, tar in marks]
-    room = _LINE * float(np.ptp(ax.get_ylim()))
+    room = 0.05 * float(np.ptp(ax.get_ylim()))  # the height of a line of text
     last_far, lowest = 0.0, np.inf
     for far, tar, index in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
         colour = COLOURS[index % len(COLOURS)]

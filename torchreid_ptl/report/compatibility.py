@@ -1,22 +1,100 @@
-"""The parts of the report of a comparison of versions."""
+"""Results of a comparison of versions: results.json, matrices, scores of each query, pictures and report.html."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from yacs.config import CfgNode
 
-from ..evaluation import CompatibilityResult, VersionComparison, VersionMatrix
+from ..evaluation import CompatibilityResult, VersionComparison
 from ..evaluation.comparison import Update
 from ..evaluation.result import Score
 from ..evaluation.version_matrix import FIGURES
+from ..runtime.files import replace_file, safe_name
+from ..runtime.tables import as_csv
+from .files import provenance, write_json, write_page, write_queries
 from .target import describe_query, has_images, matches_of, path_of
-from .visual import Comparison, TargetReport, draw_backfill, draw_version_matrix, render
+from .visual import Comparison, Report, TargetReport, draw_backfill, draw_version_matrix, render
 
 SHOWN = 5
 """Images in a rank list."""
+_BY_VERSION = ": queries by version, galleries by version"
 
 
-def matrix_page(measured: VersionComparison) -> TargetReport:
+def write_comparison(
+    targets: Sequence[VersionComparison],
+    origins: Mapping[str, Mapping[str, str]],
+    config: CfgNode,
+    folder: Path,
+    seconds: float,
+    *,
+    settings: Mapping[str, Any],
+    bad_images: Iterable[str] = (),
+) -> list[Path]:
+    """Writes all results of a comparison of versions on each data set; returns the files, ``results.json`` first.
+
+    ``origins`` says where the descriptors of each version, and of the independent model, come from; ``seconds`` is the
+    wall-clock time; ``bad_images`` could not be read and were left out.
+    """
+    facts = provenance(config, seconds)
+    content = {
+        "versions": {name: dict(origin) for name, origin in origins.items()},
+        "targets": {measured.name: _scores(measured) for measured in targets},
+        "bad_images": sorted(set(bad_images)),
+        "settings": dict(settings),
+    }
+    written = [write_json(folder, content, facts, config)]
+    pages = []
+    for measured in targets:
+        pages.append(_matrix_page(measured))
+        written += _write_matrix(measured, folder, pages[-1])
+        for update in measured.updates:
+            pages.append(_update_page(measured, update, config.eval.rank_list_queries))
+            written += _write_update(measured, update, folder, pages[-1])
+    names = ", ".join(measured.name for measured in targets)
+    title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
+    sources = {name: ", ".join(f"{key} {value}" for key, value in origin.items()) for name, origin in origins.items()}
+    report = Report(title, pages, overview=("Overview", "part"))
+    return [*written, write_page(folder, report, {**sources, **settings, **facts}, config)]
+
+
+def _scores(measured: VersionComparison) -> dict[str, Any]:
+    return {
+        "queries": len(measured.query),
+        "gallery": len(measured.gallery),
+        "matrix": measured.matrix.as_dict(),
+        "updates": [{"old": update.old, "new": update.new, **update.result.as_dict()} for update in measured.updates],
+    }
+
+
+def _write_matrix(measured: VersionComparison, folder: Path, page: TargetReport) -> list[Path]:
+    matrix, stem = measured.matrix, f"matrix_{safe_name(measured.name)}"
+    paths = [folder / f"{stem}{ending}" for ending in (".csv", ".md", ".png")]
+    rows = [[figure, name, *scores] for figure in FIGURES for name, scores in matrix.rows(figure)]
+    replace_file(paths[0], as_csv([["figure", "query", *matrix.names], *rows]).encode())
+    replace_file(paths[1], matrix.as_markdown().encode())
+    replace_file(paths[2], dict(page.pictures)["mAP" + _BY_VERSION])
+    return paths
+
+
+def _write_update(measured: VersionComparison, update: Update, folder: Path, page: TargetReport) -> list[Path]:
+    """The backfill curve, and the rank of the first match by the old system and along the backfill for each query."""
+    which = f"{safe_name(measured.name)}_{update.old}_{update.new}"
+    picture = folder / f"backfill_{which}.png"
+    replace_file(picture, page.pictures[0][1])
+    points = update.result.backfill.points
+    flips = [""] * len(measured.query)
+    for kind in ("negative", "positive"):
+        for index in getattr(points[0], kind).tolist():
+            flips[index] = kind
+    ranks = {"old": update.result.old_test, **{f"{point.fraction:g}": point.result for point in points}}
+    hits = {f"first_hit_{name}": [hit or "" for hit in test.first_hit.tolist()] for name, test in ranks.items()}
+    return [picture, write_queries(folder / f"queries_{which}.csv", measured.query, {"flip": flips, **hits})]
+
+
+def _matrix_page(measured: VersionComparison) -> TargetReport:
     """All versions on a data set: heat maps and tables."""
     matrix = measured.matrix
     mean, share = matrix.AM, matrix.AC
@@ -35,8 +113,8 @@ def matrix_page(measured: VersionComparison) -> TargetReport:
             "one's gallery as its own queries do. AM: mean of all scores on and below the diagonal."
         ],
         pictures=[
-            (f"{label}: queries by version, galleries by version", render(draw_version_matrix(*drawn, label)))
-            for label, drawn in matrices_of(matrix).items()
+            (label + _BY_VERSION, render(draw_version_matrix(matrix.names, getattr(matrix, figure), label)))
+            for figure, label in FIGURES.items()
         ],
         tables=[
             (label, header, [[name, *map(_percent, scores)] for name, scores in matrix.rows(figure)])
@@ -45,14 +123,8 @@ def matrix_page(measured: VersionComparison) -> TargetReport:
     )
 
 
-def update_page(measured: VersionComparison, update: Update, count: int) -> TargetReport:
-    """One update: its compatibility, its gain, the backfill curve and the flipped queries.
-
-    Args:
-        measured: what was measured.
-        update: which one of it.
-        count: flipped queries of each kind to show.
-    """
+def _update_page(measured: VersionComparison, update: Update, count: int) -> TargetReport:
+    """One update: its compatibility, its gain, the backfill curve and `count` flipped queries of each kind."""
     result = update.result
     gain = result.update_gain
     return TargetReport(
@@ -66,19 +138,14 @@ def update_page(measured: VersionComparison, update: Update, count: int) -> Targ
             "area under backfill, mAP": f"{result.backfill.area.mAP:.2%}",
         },
         notes=_notes(measured, update),
-        pictures=[("While the gallery is re-encoded", render(draw_backfill(*backfill_of(result))))],
+        pictures=[("While the gallery is re-encoded", _draw_backfill(result))],
         tables=[_backfill_table(update)],
         comparisons=_flipped(measured, update, count) if has_images(measured) else {},
     )
 
 
-def matrices_of(matrix: VersionMatrix) -> dict[str, tuple[tuple[str, ...], Any]]:
-    """What heat maps are drawn from, by the name of the score."""
-    return {label: (matrix.names, getattr(matrix, figure)) for figure, label in FIGURES.items()}
-
-
-def backfill_of(result: CompatibilityResult) -> tuple[Any, dict[str, Any], dict[str, dict[str, float]]]:
-    """What the backfill curve is drawn from: fractions, curves, and the levels of other systems."""
+def _draw_backfill(result: CompatibilityResult) -> bytes:
+    """The backfill curve, with the levels of other systems."""
     curve = result.backfill
     systems = {
         "old system": Score.of(result.old_test),
@@ -86,7 +153,7 @@ def backfill_of(result: CompatibilityResult) -> tuple[Any, dict[str, Any], dict[
         "independent, old gallery": result.independent_cross,
     }
     levels = {name: {"mAP": score.mAP, "CMC-1": score.cmc1} for name, score in systems.items() if score is not None}
-    return curve.fractions, {"mAP": curve.mAP, "CMC-1": curve.cmc1}, levels
+    return render(draw_backfill(curve.fractions, {"mAP": curve.mAP, "CMC-1": curve.cmc1}, levels))
 
 
 def _notes(measured: VersionComparison, update: Update) -> list[str]:
