@@ -193,6 +193,7 @@ chain:
     return ["--config-file", str(folder / "chain.yaml"), "--root"]
 
 
+@pytest.mark.slow
 def test_a_head_goes_from_stage_to_stage(tmp_path, tiny_root):
     command = stages_of(tmp_path, "embedding: 0", "embedding: 16", "name: osnet_x0_25_ptl")
     assert main([*command, str(tiny_root)]) == 0

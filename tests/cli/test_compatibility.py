@@ -295,6 +295,7 @@ def test_bad_input(tmp_path, files, monkeypatch, capsys, command, message):
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["tools/compatibility.py"], ["-m", "torchreid_ptl", "compatibility"]])
 def test_both_entry_points(command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

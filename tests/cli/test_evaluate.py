@@ -170,6 +170,7 @@ def test_few_people_have_no_threshold_and_everything_else(tmp_path, capsys):
     assert "Recommended threshold" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["tools/evaluate.py"], ["-m", "torchreid_ptl", "evaluate"]])
 def test_both_entry_points(command):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -187,6 +187,7 @@ def test_a_run_leaves_the_images_it_trained_on_as_the_classes_they_were(tmp_path
     assert (len(images), images.num_classes) == (16, 4)
 
 
+@pytest.mark.slow
 def test_the_list_of_images_stays_with_the_checkpoints(tmp_path, tiny_root, capsys):
     arguments = small(tmp_path, tiny_root, "train.max_epoch", "1")
     folder = tmp_path / "log"

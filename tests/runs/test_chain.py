@@ -147,7 +147,7 @@ def test_the_written_configuration_runs_the_same_chain(copy, capsys):
 
 KILLED = f"""
 import os, signal, sys
-sys.path[:0] = {[str(ROOT), str(Path(__file__).parent)]!r}
+sys.path[:0] = {[str(ROOT), str(Path(__file__).parent), str(ROOT / "tests")]!r}
 import torch
 import test_chain
 from torchreid_ptl.engines import ImagePTLEngine

@@ -38,6 +38,7 @@ def test_a_run(tmp_path, tiny_root, capsys, sampler):
     assert state["objective"] == {}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_never_stopped(tmp_path, tiny_root):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(arguments(whole, tiny_root)) == 0
@@ -49,7 +50,7 @@ def test_a_resumed_run_equals_one_never_stopped(tmp_path, tiny_root):
 
 
 @pytest.mark.parametrize("more", [[], BY_IDENTITY, ["loss.cluster.eps", "0.1", "loss.cluster.min_samples", "50"]])
-@pytest.mark.parametrize("name", ["osnet_x0_25_ptl", "mgn"])
+@pytest.mark.parametrize("name", ["osnet_x0_25_ptl", pytest.param("mgn", marks=pytest.mark.slow)])
 def test_a_dry_run(tmp_path, tiny_root, capsys, more, name):
     options = ["model.name", name, *more] + (["data.height", "128", "data.width", "64"] if name == "mgn" else [])
     assert main(["--dry-run", *arguments(tmp_path / "log", tiny_root, *options)]) == 0
