@@ -15,8 +15,8 @@ def first(item):
     return item[0] if isinstance(item, (list, tuple)) else item
 
 
-QUICK = ("resnet18", "resnext50_32x4d_ptl", "se_resnet50_fc512_ptl", "resnet50_ibn_a_ptl", "densenet121_fc512_ptl", "osnet_x0_25",
-         "osnet_ain_x0_25", "mobilenetv2_x1_0", "shufflenet_v2_x0_5", "mgn_ptl")  # fmt: skip
+QUICK = ("resnet18", "resnext50_32x4d_ptl", "se_resnet50_fc512_ptl", "resnet50_ibn_a_ptl", "densenet121_fc512_ptl",
+         "osnet_x0_25", "osnet_ain_x0_25", "mobilenetv2_x1_0", "shufflenet_v2_x0_5", "mgn_ptl")  # fmt: skip
 """One model of each family; the others of a family differ in depth and width."""
 NAMES = [
     name if name.startswith(QUICK)
