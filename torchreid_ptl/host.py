@@ -64,17 +64,13 @@ def register_model(name: str, factory: Factory) -> None:
 
 
 def register_image_dataset(name: str, dataset: type) -> None:
-    """Adds an image data set through the host's own function; the same one again is a no-op.
+    """Adds an image data set; the same one again is a no-op.
 
     Raises:
         NameConflictError: the name belongs to a class of another package.
     """
-    known = image_datasets().get(name)
-    _claim("data set", name, known, dataset)
-    if known is None:
-        torchreid.data.register_image_dataset(name, dataset)
-    else:
-        image_datasets()[name] = dataset
+    _claim("data set", name, image_datasets().get(name), dataset)
+    image_datasets()[name] = dataset
 
 
 def register_attribute(room: str, item: Any) -> None:

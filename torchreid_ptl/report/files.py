@@ -53,17 +53,8 @@ def run_outputs(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
     Those in :data:`WRITTEN_BY_TRAINING` are not among them.
     """
     kept = {Path(path).resolve() for path in needed}
-    patterns = (
-        "curves.png",
-        "cmc.png",
-        "roc_*.png",
-        "scores_*.png",
-        "ranklist_*.png",
-        "queries_*.csv",
-        "features_*.npz",
-        "matrix_*.*",
-        "backfill_*.png",
-    )
+    pictures = ("curves", "cmc", "roc_*", "scores_*", "ranklist_*", "backfill_*")
+    patterns = [*(f"{name}.png" for name in pictures), "queries_*.csv", "features_*.npz", "matrix_*.*"]
     found = [path.name for pattern in patterns for path in folder.glob(pattern)]
     names = [COMPARISON, "results.json", "config.yaml", "report.html", *found]
     return [name for name in names if (folder / name).resolve() not in kept]

@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
-from ..evaluation import (
-    Descriptors,
-    EvaluationOptions,
-    RankingResult,
-    VerificationResult,
-    VersionComparison,
-    verify,
-)
+from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VerificationResult, VersionComparison, verify
 from .visual import (
     CHOICES,
     Match,

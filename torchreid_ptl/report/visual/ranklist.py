@@ -42,7 +42,7 @@ _TEXT: Colour = (34, 34, 34)
 _FAINT: Colour = (119, 119, 119)
 
 # Lengths in pixels.
-_TILE_WIDTH, _TILE_HEIGHT = 128, 256
+_TILE = _TILE_WIDTH, _TILE_HEIGHT = 128, 256
 _FRAME, _GAP, _QUERY_GAP, _MARGIN = 5, 12, 30, 24
 _HEADER, _TITLE, _CAPTION, _LABEL, _ROW_GAP = 30, 36, 28, 26, 14
 _PITCH = _CAPTION + _TILE_HEIGHT + 2 * _FRAME + _LABEL + _ROW_GAP
@@ -189,13 +189,11 @@ class _Sheet:
 
     def put_tile(self, x: int, y: int, path: str | Path, colour: Colour) -> None:
         """Puts an image in a frame, its proportions kept."""
-        self.image.paste(colour, (x, y, x + _TILE_WIDTH + 2 * _FRAME, y + _TILE_HEIGHT + 2 * _FRAME))
-        x, y, size, image = x + _FRAME, y + _FRAME, (_TILE_WIDTH, _TILE_HEIGHT), read_image(path)
-        if image is not None:
-            self.image.paste(ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=_MAT), (x, y))
-        else:
-            self.image.paste(_MISSING, (x, y, x + _TILE_WIDTH, y + _TILE_HEIGHT))
-            self.write(x + _TILE_WIDTH / 2, y + _TILE_HEIGHT / 2, "unreadable", 16, anchor="mm")
+        image = read_image(path)
+        tile = ImageOps.pad(image or Image.new("RGB", _TILE, _MISSING), _TILE, Image.Resampling.LANCZOS, color=_MAT)
+        self.image.paste(ImageOps.expand(tile, _FRAME, colour), (x, y))
+        if image is None:
+            self.write(x + _FRAME + _TILE_WIDTH / 2, y + _FRAME + _TILE_HEIGHT / 2, "unreadable", 16, anchor="mm")
 
 
 @cache
