@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from torchreid_ptl.cli.arguments import answered
+from torchreid_ptl.cli.arguments import report_user_errors
 from torchreid_ptl.config.settings import SETTINGS
 from torchreid_ptl.config.words import KEYS, in_keys
 from torchreid_ptl.data.names import check_use
@@ -26,7 +26,7 @@ def test_a_message_in_arguments_and_in_keys(kind, capsys):
     def work():
         raise error
 
-    assert answered(work) == 1
+    assert report_user_errors(work) == 1
     assert capsys.readouterr().err == f"{kind.__name__}: {in_keys(error)}\n"
 
 
