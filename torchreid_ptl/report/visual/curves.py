@@ -105,14 +105,9 @@ def _sort_into_panels(history: Mapping[str, Series]) -> dict[str, Curves]:
     for name, series in history.items():
         if len(series):
             epochs, values = np.array(sorted(series), dtype=np.float64).T
-            panels[_kind(name)][name] = (epochs, values)
+            kind = "losses" if "loss" in name.lower() else "rates" if name.lower().startswith("lr") else "scores"
+            panels[kind][name] = (epochs, values)
     return {kind: curves for kind, curves in panels.items() if curves}
-
-
-def _kind(name: str) -> str:
-    if "loss" in name.lower():
-        return "losses"
-    return "rates" if name.lower().startswith("lr") else "scores"
 
 
 def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:
