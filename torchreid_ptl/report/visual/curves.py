@@ -25,7 +25,6 @@ RIGHT_SIGN, WRONG_SIGN = "\u2713", "\u2717"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STROKES = ("-", "--", ":", "-.")
 _PANELS = {"losses": "loss", "scores": "percent", "rates": "learning rate"}
-_LEVEL_STROKES = ("--", ":", "-.")
 # Cells darker than this share of the scale bear white letters.
 _DARK = 0.6
 _CELL_INCHES = 0.95
@@ -130,7 +129,7 @@ def draw_backfill(
     ax = figure.subplots()
     draw_lines(ax, read)
     for index, (system, heights) in enumerate((levels or {}).items()):
-        _draw_levels(ax, system, heights, list(curves), _LEVEL_STROKES[index % len(_LEVEL_STROKES)])
+        _draw_levels(ax, system, heights, list(curves), _STROKES[1 + index % 3])
     ax.set(xlabel="gallery images re-encoded by the new model (%)", ylabel="percent", xlim=(x.min() - 2, x.max() + 2))
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines])
     room = max(1.0, 0.05 * float(np.ptp(drawn)))
