@@ -21,7 +21,7 @@ class JoinedTrainingSets(torchreid.data.ImageDataset):
 
     Attributes:
         parts: registered names of the data sets, set by each subclass.
-        train_only: there is nothing to search for and nowhere to search.
+        train_only: there are no queries and no gallery.
 
     Args:
         root: folder that holds the parts.
@@ -40,7 +40,8 @@ class JoinedTrainingSets(torchreid.data.ImageDataset):
             raise ArgumentError(no_target(name, self.parts))
         if combineall:
             raise ArgumentError(no_combineall(name))
-        loaded = {part: _training_images(part, root=root, **kwargs) for part in self.parts}
+        options = {**kwargs, "root": root, "mode": "train", "verbose": False}
+        loaded = {part: host.image_datasets()[part](**options).train for part in self.parts}
         train = _kept_apart(loaded.values())
         show = kwargs.pop("verbose", True)
         # torchreid looks at the first query and gallery image, so it is lent some
@@ -129,10 +130,6 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
         raise ValueError(f"{name!r} names {twice!r} twice: each of its people would be trained as two. Name it once")
     if len(parts) < 2:
         raise ValueError(f"{name!r} has one part; join two or more, as {PREFIX}A+B, or say {parts[0]!r} alone")
-
-
-def _training_images(part: str, **kwargs: Any) -> list[tuple[Any, ...]]:
-    return host.image_datasets()[part](**{**kwargs, "mode": "train", "verbose": False}).train
 
 
 def _kept_apart(parts: Iterable[list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:

@@ -64,8 +64,10 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.train_loader = self._training_loader(self.train_set)
         for name, sides in self.test_dataset.items():
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
-            for side in sides:
-                self._rebuild_test_loader(name, side)
+            for side, loader in self.test_loader[name].items():
+                loader.dataset.data.sort()
+                sorted_loader = self._reading_loader(loader.dataset, loader.batch_size, loader.num_workers)
+                self.test_loader[name][side] = sorted_loader
 
     def relabel(self, labels: Integers) -> None:
         """From now on the training loader yields the images with a label alone, with it as their identity.
@@ -105,11 +107,6 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         sampler = _build_sampler(dataset.train, self._sampler, self._sampling)
         size, workers = self._sampling["batch_size"], self.train_loader.num_workers
         return self._reading_loader(dataset, size, workers, sampler=sampler, drop_last=True)
-
-    def _rebuild_test_loader(self, name: str, side: str) -> None:
-        loader = self.test_loader[name][side]
-        loader.dataset.data.sort()
-        self.test_loader[name][side] = self._reading_loader(loader.dataset, loader.batch_size, loader.num_workers)
 
     def _reading_loader(self, dataset: Any, batch_size: int, workers: int, **settings: Any) -> DataLoader:
         return reading_loader(dataset, self.on_bad_image, batch_size, workers, pin_memory=self.use_gpu, **settings)

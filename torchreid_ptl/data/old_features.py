@@ -50,7 +50,11 @@ class OldFeatures:
         if len(self._row) < len(self.names):
             twice = next(name for row, name in enumerate(self.names) if self._row[name] != row)
             raise BankError(f"The bank names {twice} twice; an image has one old feature")
-        self._require_finite()
+        for start in range(0, len(self), 1 << 14):
+            bad = torch.nonzero(~features[start : start + (1 << 14)].isfinite().all(dim=1)).flatten().tolist()
+            if bad:
+                named = ", ".join(self.names[start + row] for row in bad[:3])
+                raise BankError(f"Old features of {named} are NaN or infinite; compute them again, or leave them out")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -137,13 +141,6 @@ class OldFeatures:
         features = torch.as_tensor(file.read())[list(found.values())].float()
         digest = hashlib.sha256(features.numpy().tobytes())
         return cls(list(found), features, list_digest(list(found), digest.hexdigest()))
-
-    def _require_finite(self) -> None:
-        for start in range(0, len(self), 1 << 14):
-            bad = torch.nonzero(~self.features[start : start + (1 << 14)].isfinite().all(dim=1)).flatten().tolist()
-            if bad:
-                named = ", ".join(self.names[start + row] for row in bad[:3])
-                raise BankError(f"Old features of {named} are NaN or infinite; compute them again, or leave them out")
 
 
 def names_of(paths: Iterable[str], root: str | Path) -> list[str]:

@@ -175,17 +175,6 @@ def held_out(train: Sequence[Image], part: Part) -> tuple[list[Image], list[Imag
     return query, gallery
 
 
-def make_part(part: Part) -> type[PartOfTrainingSet]:
-    """The data set class of a part of a registered data set."""
-    facts = {
-        "part": part,
-        "train_only": part.kind != "holdout" and host.is_train_only(part.whole),
-        "__module__": __name__,
-        "__doc__": f"A part of the training set of {part.whole}.",
-    }
-    return type(str(part), (PartOfTrainingSet,), facts)
-
-
 def ensure_parts(names: Iterable[str]) -> None:
     """Registers the parts among names that are not registered yet; leaves names without a colon and joined ones alone.
 
@@ -199,7 +188,10 @@ def ensure_parts(names: Iterable[str]) -> None:
             if not part:
                 raise ValueError(f"{name!r} names no data set: did you mean {_mended(name)!r}? Allowed: {FORMS}")
             _check_whole(part)
-            host.register_image_dataset(name, make_part(part))
+            train_only = part.kind != "holdout" and host.is_train_only(part.whole)
+            said = f"A part of the training set of {part.whole}."
+            facts = {"part": part, "train_only": train_only, "__module__": __name__, "__doc__": said}
+            host.register_image_dataset(name, type(name, (PartOfTrainingSet,), facts))
 
 
 def read_part(name: str) -> Part | None:

@@ -58,10 +58,7 @@ def pseudo_labels(
 
 
 def check_clusters(labels: Integers) -> None:
-    """Makes sure that there is something to tell apart.
-
-    Args:
-        labels: what :func:`pseudo_labels` returned.
+    """Makes sure that the labels of :func:`pseudo_labels` have clusters to tell apart.
 
     Raises:
         ValueError: there are no clusters, or one; says how many images lie where and what to change.

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,7 @@ def keep_training_list(path: Path, images: TrainingList, begun: bool) -> None:
         if before == now:
             return
         lines = [text.decode("utf-8", "replace").splitlines() for text in (before, now)]
-        first = next(
-            (i for i, pair in enumerate(zip(*lines, strict=False)) if pair[0] != pair[1]), min(map(len, lines))
-        )
+        first = next((i for i, (a, b) in enumerate(zip_longest(*lines)) if a != b), len(lines[0]))
         then, today = (repr(text[first]) if first < len(text) else "nothing more" for text in lines)
         raise ArgumentError(
             f"The training images, or their classes, are not those that the run began with: line {first + 1} of {path} "

@@ -157,12 +157,11 @@ def _draw_backfill(result: CompatibilityResult) -> bytes:
 
 
 def _notes(measured: VersionComparison, update: Update) -> list[str]:
-    result, notes = update.result, []
-    by_cmc1 = "yes" if result.compatible_cmc1 else "no"
-    notes.append(
+    result = update.result
+    notes = [
         f"Compatible: queries by {update.new} find more in the gallery by {update.old} than those by {update.old}, in "
-        f"mAP. By CMC-1: {by_cmc1}."
-    )
+        f"mAP. By CMC-1: {'yes' if result.compatible_cmc1 else 'no'}."
+    ]
     if result.update_gain.why_none:
         notes.append(f"No update gain: {result.update_gain.why_none}.")
     new, old, compared = result.dimensions
@@ -182,9 +181,9 @@ def _backfill_table(update: Update) -> Any:
     result = update.result
 
     def line(name: str, score: Score, *moved: float) -> list[str | None]:
-        return [name, *(f"{share:.2%}" for share in score), *(f"{share:.2%}" for share in moved)]
+        return [name, *map(_percent, score), *map(_percent, moved or (None, None))]
 
-    rows: list[list[str | None]] = [[*line(f"old system: all by {update.old}", Score.of(result.old_test)), None, None]]
+    rows = [line(f"old system: all by {update.old}", Score.of(result.old_test))]
     rows += [
         line(
             f"queries by {update.new}, {point.fraction:.0%} of the gallery too",
@@ -195,9 +194,9 @@ def _backfill_table(update: Update) -> Any:
         for point in result.backfill.points
     ]
     if result.independent is not None:
-        rows.append([*line("independent: all by it", result.independent), None, None])
+        rows.append(line("independent: all by it", result.independent))
     if result.independent_cross is not None:
-        rows.append([*line(f"queries by independent, gallery by {update.old}", result.independent_cross), None, None])
+        rows.append(line(f"queries by independent, gallery by {update.old}", result.independent_cross))
     area = result.backfill.area
     caption = f"Backfill: area under the curve {area.mAP:.2%} (mAP), {area.cmc1:.2%} (CMC-1)"
     return caption, ["system", "mAP", "CMC-1", "negative flips", "positive flips"], rows

@@ -183,11 +183,8 @@ def _write_scores(tested: TargetResult, folder: Path) -> Path:
     result = tested.result
     matched = result.first_hit > 0
     columns = {
-        name: [f"{score:.6f}" if valid else "" for score, valid in zip(scores, matched, strict=True)]
-        for name, scores in (
-            ("average_precision", result.average_precision),
-            ("inverse_negative_penalty", result.inverse_negative_penalty),
-        )
+        name: [f"{score:.6f}" if valid else "" for score, valid in zip(getattr(result, name), matched, strict=True)]
+        for name in ("average_precision", "inverse_negative_penalty")
     }
     return write_queries(
         folder / f"queries_{safe_name(tested.name)}.csv",

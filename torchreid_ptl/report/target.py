@@ -8,19 +8,9 @@ import numpy as np
 from yacs.config import CfgNode
 
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VerificationResult, VersionComparison, verify
-from .visual import (
-    CHOICES,
-    Match,
-    QueryScore,
-    RankRow,
-    TargetReport,
-    choose_queries,
-    choose_worst,
-    draw_cmc,
-    draw_roc,
-    draw_score_histogram,
-    render,
-)
+from .visual import CHOICES, Match, QueryScore, RankRow, TargetReport, choose_queries, choose_worst
+from .visual.curves import draw_cmc, render
+from .visual.scores import draw_roc, draw_score_histogram
 
 FILES = "features"
 """The target's name when descriptors come from files."""

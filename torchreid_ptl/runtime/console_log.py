@@ -4,9 +4,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 
 class _Tee:
@@ -31,13 +31,10 @@ class _Tee:
 def log_to(folder: Path, kind: str) -> Iterator[None]:
     """Copies what is printed to ``<kind>.log-<time>``, as the host does."""
     folder.mkdir(parents=True, exist_ok=True)
-    console = sys.stdout
-    with open(folder / f"{kind}.log-{time.strftime('%Y-%m-%d-%H-%M-%S')}", "w") as file:
-        sys.stdout = _Tee(console, file)
+    name = f"{kind}.log-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
+    with open(folder / name, "w") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
         try:
             yield
         except BaseException:
             traceback.print_exc(file=file)
             raise
-        finally:
-            sys.stdout = console

@@ -28,7 +28,7 @@ class Progress(Iterable[T]):
         self._images = 0
 
     def note(self, images: int = 0, **values: float | str) -> None:
-        """Adds images to the rate and sets the figures shown beside the bar."""
+        """Adds images to the rate and sets the figures shown next to the bar."""
         self._images += images
         self._note = {key: value if isinstance(value, str) else f"{value:.4g}" for key, value in values.items()}
 

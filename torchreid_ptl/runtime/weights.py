@@ -81,7 +81,7 @@ def load_weights(
         adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = model.adapt_state_dict  # type: ignore[assignment]
         state = adapt(state)
     if not classifier:
-        state = {key: value for key, value in state.items() if not _of_classifier(key)}
+        state = {key: value for key, value in state.items() if "classifier" not in key}
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     report = LoadReport(
@@ -113,15 +113,11 @@ def state_of(content: Mapping[str, Any], label: str) -> dict[str, Tensor]:
     return plain
 
 
-def _of_classifier(key: str) -> bool:
-    return "classifier" in key
-
-
 def _require_fit(
     state: Mapping[str, Tensor], fitting: Mapping[str, Tensor], own: Mapping[str, Tensor], label: str
 ) -> None:
     # a head can fit a network that it does not belong to: heads on descriptors are alike
-    heads = {key for key in state if _of_classifier(key) or key.startswith("embedding.")}
+    heads = {key for key in state if "classifier" in key or key.startswith("embedding.")}
     counted = {key: value.numel() for key, value in state.items() if key not in heads}
     matched = sum(size for key, size in counted.items() if key in fitting)
     total = sum(counted.values())

@@ -14,14 +14,13 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ...data import reading
 from ...evaluation import RankingResult
 from ...evaluation.arrays import name_some
-from .curves import save_png
+from .curves import RIGHT_SIGN, WRONG_SIGN, save_png
 
 Colour: TypeAlias = tuple[int, int, int]
 
 QUERY_COLOUR: Colour = (31, 90, 200)
 RIGHT_COLOUR: Colour = (24, 140, 60)
 WRONG_COLOUR: Colour = (205, 40, 40)
-RIGHT_SIGN, WRONG_SIGN = "\u2713", "\u2717"
 LEGEND = (
     (QUERY_COLOUR, "query"),
     (RIGHT_COLOUR, f"{RIGHT_SIGN} same person"),

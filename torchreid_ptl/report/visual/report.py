@@ -13,7 +13,8 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from ...runtime.files import replace_file
-from .ranklist import JUNK_NOTE, LEGEND, RIGHT_SIGN, WRONG_SIGN, Match, RankRow, css, read_image, short
+from .curves import RIGHT_SIGN, WRONG_SIGN
+from .ranklist import JUNK_NOTE, LEGEND, Match, RankRow, css, read_image, short
 
 # A caption and the bytes of a PNG file.
 Picture: TypeAlias = tuple[str, bytes]
