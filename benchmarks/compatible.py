@@ -63,7 +63,7 @@ class Made:
             (f"/data/market1501/train/{row:05d}.jpg", pid, camera)
             for row, (pid, camera) in enumerate(zip(pids.tolist(), cams.tolist(), strict=True))
         ]
-        manager = SimpleNamespace(root="/data", train_loader=SimpleNamespace(dataset=SimpleNamespace(train=self.list)))
+        manager = SimpleNamespace(root="/data", train_loader=SimpleNamespace(dataset=SimpleNamespace(data=self.list)))
         names = [path.removeprefix("/data/") for path, *_ in self.list]
         self.side = OldGallery(OldFeatures(names, self.features), manager, device=device)
         self.device, self.draw = device, draw
