@@ -25,7 +25,6 @@ from pathlib import Path
 
 import torch
 from measure import machine
-from torchreid_ptl.evaluation.compatibility_score import Score, update_gain
 
 from torchreid_ptl.build.old_model import build_old_model
 from torchreid_ptl.build.training import build_datamanager, build_engine, run_options
@@ -36,6 +35,8 @@ from torchreid_ptl.config.request import request
 from torchreid_ptl.data.old_features import list_digest
 from torchreid_ptl.engines import Preprocessing
 from torchreid_ptl.evaluation import compare, rank
+from torchreid_ptl.evaluation.compatibility_result import update_gain
+from torchreid_ptl.evaluation.result import Score
 from torchreid_ptl.runs import Sweep
 from torchreid_ptl.runs.comparison import INDEPENDENT, comparison_options
 from torchreid_ptl.runs.spread import spread
