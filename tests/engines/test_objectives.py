@@ -36,7 +36,7 @@ def test_triplet_equals_the_hosts():
 
 def test_a_weight_of_zero_leaves_the_term_out():
     assert list(TripletObjective(weight_x=0)(outputs(), PIDS)) == ["loss_t"]
-    assert list(TripletObjective(weight_t=0)(outputs(), PIDS)) == ["loss_x"]
+    assert list(TripletObjective(weight_t=0, weight_x=1)(outputs(), PIDS)) == ["loss_x"]
 
 
 @pytest.mark.parametrize("weights", [(0, 0), (-1, 1)])
