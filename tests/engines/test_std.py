@@ -260,9 +260,13 @@ def test_a_resumed_run_needs_the_same_teacher(tiny_manager, tmp_path):
     ):
         engine_of(tiny_manager(), teacher=other).run(save_dir=str(tmp_path / "c"), max_epoch=2, resume=checkpoint)
     plain = build("osnet_x0_25", "softmax")
-    without = ImagePTLEngine(tiny_manager(), plain, sgd(plain), SoftmaxObjective(), use_gpu=False)
-    with pytest.raises(CheckpointError, match="engine was 'ImageSTDEngine' and is 'ImagePTLEngine'"):
-        without.run(save_dir=str(tmp_path / "d"), max_epoch=2, resume=checkpoint)
+    for config, message in (
+        ({}, "and is 'none'"),
+        (None, r"objective\.class was 'STDObjective' and is 'SoftmaxObjective'"),
+    ):
+        without = ImagePTLEngine(tiny_manager(), plain, sgd(plain), SoftmaxObjective(), use_gpu=False, config=config)
+        with pytest.raises(CheckpointError, match=message):
+            without.run(save_dir=str(tmp_path / "d"), max_epoch=2, resume=checkpoint)
 
 
 def test_a_resumed_distillation_ends_where_the_uninterrupted_one_does(tiny_manager, tmp_path):

@@ -63,6 +63,10 @@ def build_loss(name: str, settings: Mapping[str, Any] | None = None, **supplied:
 
     Raises:
         ValueError: an unknown name, or settings out of their range.
+
+    Example:
+        >>> build_loss("l2", {"t": 0.2}, dim=8).t
+        0.2
     """
     if name not in _CLASSES:
         close = difflib.get_close_matches(name, _CLASSES, n=1, cutoff=0.5)
