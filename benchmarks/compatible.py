@@ -176,7 +176,7 @@ def report(asked, plain, beside):
     print(f"{machine()}\n{asked.network}, batch {asked.batch} of {asked.height} x {asked.width}; old side {MARKET}")
     print(f"Plain step: median of {asked.rounds} {step:.3f} s, best {min(plain.wholes):.3f} s\n")
     print(
-        f"| loss | term, median of {asked.rounds}, ms | / plain step | best / best | bar | whole step / plain, medians "
+        f"| loss | term, median of {asked.rounds}, ms | / plain step | best / best | bar | full step / plain, medians "
         f"of {asked.whole} | best / best | memory of the term, MiB | bar |\n|---|---|---|---|---|---|---|---|---|"
     )
     sizes = {"network": asked.network, "batch": asked.batch, "device": asked.device}

@@ -18,7 +18,7 @@ def register() -> None:
     """Adds models, engines, losses and data sets to torchreid; again is a no-op.
 
     Raises:
-        torchreid_ptl.host.NameConflictError: a name belongs to somebody else; says to whom.
+        torchreid_ptl.host.NameConflictError: a name is taken; the message names its owner.
     """
     register_models()
     host.default_num_classes()

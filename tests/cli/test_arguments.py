@@ -87,7 +87,7 @@ def test_modules_of_the_user_are_imported(tmp_path):
 
     parse(["--import", str(tmp_path / "own.py"), "train.lr", "1"])
     assert vars(torchreid_ptl).pop("was_imported") == "own"
-    with pytest.raises(FileNotFoundError, match="--import names none.py, which is not there"):
+    with pytest.raises(FileNotFoundError, match="--import names none.py, which does not exist"):
         parse(["--import", "none.py"])
 
 

@@ -280,7 +280,7 @@ def test_a_setting_finds_what_its_old_model_leaves(setting):
 
 @pytest.mark.parametrize("name", [f"compat/methods/{method}" for method in METHODS if method != "independent"])
 def test_a_method_without_a_setting_is_refused(name):
-    with pytest.raises(ConfigError, match="needs the old side: compat.old"):
+    with pytest.raises(ConfigError, match="needs old features: compat.old"):
         configure(parse(["--config-file", name]))
 
 
@@ -290,7 +290,7 @@ def test_every_configuration_runs_dry(names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["--config-file", *names, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert re.search("done: (each )?2 steps of 8 made images and a test", out)
+    assert re.search("done: (each )?2 steps of 8 synthetic images and a test", out)
     assert "[2/2]" in out
     assert os.listdir(tmp_path) == []
 

@@ -115,7 +115,7 @@ def test_a_run_clusters_before_each_epoch(tiny_manager, small_model, tmp_path, c
     labels = [item[1] for item in manager.train_loader.dataset.dataset.data]
     clusters, inside = len(set(labels)), len(labels)
     assert len(lines) == 2
-    assert lines[1] == f"epoch 2: {clusters} clusters, {inside} images, {16 - inside} outliers left out"
+    assert lines[1] == f"epoch 2: {clusters} clusters, {inside} images, {16 - inside} outliers excluded"
     assert clusters > 1
     assert objective.centres.shape == (clusters, 512)
     torch.testing.assert_close(objective.centres.norm(dim=1), torch.ones(clusters))
@@ -238,5 +238,5 @@ def test_a_model_that_describes_images_by_something_else(tiny_manager):
             return (feature, feature) if self.training else torch.cat([feature, feature], dim=1)
 
     engine = engine_of(tiny_manager(), Two())
-    with pytest.raises(ValueError, match="features of 4 dimensions in training and describes images by 8"):
+    with pytest.raises(ValueError, match="training features of 4 dimensions and descriptors of 8"):
         engine.objective.begin_epoch(engine)

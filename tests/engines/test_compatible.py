@@ -501,7 +501,7 @@ def refuse_to_work(monkeypatch):
         ({"weights": {"l2": 1.0}}, r"losses rbcl and weights \{'rbcl': 5\.0, 'l2': 1\.0\}"),
         ({"weights": {"rbcl": -1.0}}, "finite weights from 0"),
         ({"weights": {"rbcl": float("nan")}}, "finite weights from 0"),
-        ({"weights": {"rbcl": 0.0}, "base": None}, "Nothing is left to learn"),
+        ({"weights": {"rbcl": 0.0}, "base": None}, "There is nothing to minimise"),
         ({"base": "triplet"}, "base is 'triplet'; it is 'softmax'"),
         (
             {"loss": losses.LCELoss(), "student": "shufflenet_v2_x0_5", "dimensions": "truncate"},
@@ -662,7 +662,7 @@ def test_losses_that_cannot_be_named(tiny_manager, features):
     manager = tiny_manager()
     for asked, message in (
         ("l3", "no loss 'l3': did you mean 'l2'"),
-        (["l2", losses.FeatureL2Loss(0.2)], "losses are l2, l2; each stands there once"),
+        (["l2", losses.FeatureL2Loss(0.2)], "losses are l2, l2; each is named once"),
         ({"l2": {"t": 3.0}}, "t is 3.0"),
     ):
         with pytest.raises(ValueError, match=message):

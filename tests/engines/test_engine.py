@@ -154,7 +154,7 @@ def test_one_step_is_plain_gradient_descent(tiny_manager):
 
 def test_a_plain_criterion_is_no_objective(tiny_manager, small_model):
     with pytest.raises(
-        TypeError, match=r"objective is a CrossEntropyLoss; an Objective is wanted.*SoftmaxObjective\(\)"
+        TypeError, match=r"objective is a CrossEntropyLoss; expected an Objective.*SoftmaxObjective\(\)"
     ):
         engine_of(tiny_manager(), small_model(), torch.nn.CrossEntropyLoss())
 
@@ -225,7 +225,7 @@ def test_only_testing_a_run(tiny_manager, small_model, tmp_path, resume):
 
 
 def test_only_testing_what_is_not_there(tiny_manager, small_model, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no whole checkpoint to test"):
+    with pytest.raises(FileNotFoundError, match="holds no complete checkpoint to test"):
         engine_of(tiny_manager(), small_model()).run(save_dir=str(tmp_path), test_only=True, resume="auto")
 
 

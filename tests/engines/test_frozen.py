@@ -1,4 +1,4 @@
-"""Frozen models: evaluation for ever, their own way of seeing images, and a fingerprint; tables of their features."""
+"""Frozen models: always in evaluation mode, their own preprocessing, and a fingerprint; tables of their features."""
 
 import pytest
 import torch

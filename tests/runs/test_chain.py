@@ -194,7 +194,7 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
 
     monkeypatch.setattr(ImagePTLEngine, "train", stop)
     assert main(command("--resume")) == (130 if isinstance(error, KeyboardInterrupt) else 1)
-    told = f"The chain stopped. What is done stays in {folder}; the same command with --resume goes on.\n"
+    told = f"The chain stopped. Its files are kept in {folder}; the same command with --resume continues it.\n"
     assert told in capsys.readouterr().err
     assert (folder / f"1-{TINY}" / "results.json").is_file()
 
@@ -376,7 +376,7 @@ def test_a_dry_run_passes_weights_on_and_leaves_nothing(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path / "tmp")
     assert main([*chain(tmp_path, "/nowhere")[:2], "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "Dry run of 2 stages done: each 2 steps of 8 made images" in out
+    assert "Dry run of 2 stages done: each 2 steps of 8 synthetic images" in out
     assert re.search(rf"Loading .*/1-{TINY}/model/model.pth.tar-1\n5\d\d of 623 entries", out)
     assert "with a new classifier" in out
     assert os.listdir(tmp_path / "tmp") == []

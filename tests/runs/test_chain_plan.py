@@ -116,7 +116,7 @@ def test_names_and_folders(chain_of):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("chain: []\n", r"chain in .*chain\.yaml has no stages; list at least one, or leave the key out"),
+        ("chain: []\n", r"chain in .*chain\.yaml has no stages; list at least one, or remove the key"),
         ("chain: market1501\n", r"is 'market1501' \(str\); expected a list of stages"),
         ("chain: {data: {root: x}}\n", r"\(dict\); expected a list of stages"),
         ("chain:\n", r"is None \(NoneType\); expected a list"),
@@ -130,14 +130,14 @@ def test_names_and_folders(chain_of):
         ("chain: [msmt17, 'joined:msmt17+markt']\n", "Stage 2 of the chain: .*markt"),
         ("chain: [{data: {targets: [msmt17]}}]\n", "stage 1 .* sets data.targets: the summary compares all stages"),
         ("chain: [{data: {save_dir: x}}]\n", "stage 1 .* sets data.save_dir: a stage has a folder in that of the"),
-        ("chain: [{model: {resume: auto}}]\n", "stage 1 .* sets model.resume: a chain goes on as a whole: --resume"),
+        ("chain: [{model: {resume: auto}}]\n", "stage 1 .* sets model.resume: stages are resumed together: --resume"),
         ("chain: [{name: a, train: {lr: 1}}, msmt17, {name: A}]\n", "Stages 1 and 3 of the chain are both called 'a'"),
         ("chain: [{name: msmt17}, msmt17]\n", "Stages 1 and 2 of the chain are both called 'msmt17'"),
         ("chain: [msmt17, {test: {evaluate: True}}]\n", r"test.evaluate is True in stage 2 .*; a chain trains"),
         ("test: {ranks: [5, 10]}\nchain: [msmt17]\n", "test.ranks is .* in stage 1 .*: add it"),
         ("chain: [msmt17, {train: {optim: adan}}]\n", r"Stage 2 \('market1501'\): train.optim is 'adan'"),
         ("chain: [msmt17, {loss: {name: mgn}}]\n", r"Stage 2 \('market1501'\): loss.name mgn is the objective"),
-        ("model: {resume: x.pth}\nchain: [msmt17]\n", "model.resume is 'x.pth'; a chain goes on as a whole: --resume"),
+        ("model: {resume: x.pth}\nchain: [msmt17]\n", "model.resume is 'x.pth'; stages are resumed together: --resume"),
         ("data: {targets: [nowhere]}\nchain: [msmt17]\n", r"Stage 1 \('msmt17'\): data.sources and data.targets is"),
     ],
 )  # fmt: skip
@@ -165,7 +165,7 @@ def test_resume_is_auto():
 
 def test_a_command_for_one_run_refuses_a_chain(tmp_path):
     (tmp_path / "chain.yaml").write_text(THREE)
-    with pytest.raises(ConfigError, match=r"chain\.yaml holds a chain of stages and one run is wanted"):
+    with pytest.raises(ConfigError, match=r"chain\.yaml holds a chain of stages and one run is needed"):
         load_config(tmp_path / "chain.yaml")
 
 
@@ -334,7 +334,9 @@ def test_settings_and_words_of_a_stage(chain_of):
 def test_files_are_looked_for_before_the_first_stage(chain_of, tmp_path):
     tiny = "drawn_pedestrians_tiny"
     chain = chain_of(f"chain: [{tiny}, {{name: b, model: {{load_weights: {tmp_path}/gone.pth}}}}]\n", "-t", tiny)
-    with pytest.raises(FileNotFoundError, match=r"Stage 2 \('b'\): model.load_weights names .*gone\.pth, which is not"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Stage 2 \('b'\): model.load_weights names .*gone\.pth, which does not exist"
+    ):
         chain.check_files()
     chain = chain_of(f"chain: [{tiny}, market1501]\n", "--root", str(tmp_path / "nowhere"), "-t", tiny)
     with pytest.raises(FileNotFoundError, match=r"Stage 2 \('market1501'\): The folder of data set 'market1501'"):

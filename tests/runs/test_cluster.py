@@ -30,7 +30,7 @@ def test_a_run(tmp_path, tiny_root, capsys, sampler):
     assert main(arguments(tmp_path / "log", tiny_root, *sampler)) == 0
     out = capsys.readouterr().out
     assert "epoch 1: " in out
-    assert "outliers left out" in out
+    assert "outliers excluded" in out
     assert json.loads((tmp_path / "log" / "results.json").read_text())["targets"][TINY]["mAP"] > 0
     state = load_checkpoint(tmp_path / "log" / "model" / "model.pth.tar-2")
     last = [value for name, value in state["state_dict"].items() if name.startswith("classifier.")][-1]
@@ -55,8 +55,8 @@ def test_a_dry_run(tmp_path, tiny_root, capsys, more, name):
     options = ["model.name", name, *more] + (["data.height", "128", "data.width", "64"] if name == "mgn" else [])
     assert main(["--dry-run", *arguments(tmp_path / "log", tiny_root, *options)]) == 0
     out = capsys.readouterr().out
-    assert "16 images, 0 outliers left out" in out
-    assert "done: 2 steps of 8 made images and a test" in out
+    assert "16 images, 0 outliers excluded" in out
+    assert "done: 2 steps of 8 synthetic images and a test" in out
     assert not (tmp_path / "log").exists()
 
 

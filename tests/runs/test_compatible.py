@@ -153,7 +153,7 @@ def test_a_file_of_features_instead_of_the_model(tmp_path, tiny_root, old, capsy
     out = capsys.readouterr().out
     assert f"Old features: 14 of {path}" in out
     assert "2 training images have no old feature" in out
-    assert "The old model is gone" in out
+    assert "No old model to compare with" in out
     assert not (tmp_path / "log" / "comparison").exists()
 
 
@@ -212,7 +212,7 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     """Found beside the old checkpoints, or named; unless it knows all identities it must be asked for."""
     bct = ["compat.losses", "['bct']"]
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
-    assert "class means stand for the old classifier, for the list" in capsys.readouterr().out
+    assert "class means replace the old classifier, for the list" in capsys.readouterr().out
     assert engine.objective.old.old_classifier is None
     needed = [*bct, "compat.bct.prototypes", "classifier"]
     with pytest.raises(ConfigError, match="the list of the old training images is not at .*give it, or choose auto"):
@@ -226,7 +226,7 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     assert torch.equal(engine.objective.old.old_classifier, build().classifier.weight)
     assert step(engine)["loss_bct"] > 0
     engine = engine_of(asked(tmp_path, tiny_root, old, *bct))
-    assert "class means stand for all identities" in capsys.readouterr().out
+    assert "class means for all identities" in capsys.readouterr().out
     means = ["compat.losses", "['bct']", "compat.bct.prototypes", "means"]
     by_means = step(engine_of(asked(tmp_path, tiny_root, old, *means)))
     assert step(engine_of(asked(tmp_path, tiny_root, old, *bct))) == by_means
@@ -251,8 +251,8 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     ("more", "message"),
     [
         (["compat.losses", "[]"], "compat.losses is empty"),
-        (["compat.losses", "['rbcl', 'l2', 'rbcl']"], "each loss stands there once"),
-        (["compat.old_weights", ""], "needs the old side"),
+        (["compat.losses", "['rbcl', 'l2', 'rbcl']"], "name each loss once"),
+        (["compat.old_weights", ""], "needs old features"),
         (["compat.old", "osnet"], "compat.old is 'osnet'"),
         (["compat.features", "old.npz"], "old features come from one of them"),
         (
@@ -268,18 +268,18 @@ def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
             ],
             "without the old model nothing is compared",
         ),
-        (["compat.objective", "none"], "without anything to learn identities by"),
+        (["compat.objective", "none"], "without mixbct has no identity loss"),
         (
             ["compat.objective", "none", "compat.losses", "['mixbct']", "compat.mixbct.weight", "0"],
-            "compat.mixbct.weight 0 leaves nothing",
+            "compat.mixbct.weight 0 has no identity loss",
         ),
         (
             ["compat.objective", "none", "compat.losses", "['mixbct']", "train.fixbase_epoch", "1"],
             "train.fixbase_epoch",
         ),
         (["compat.objective", "triplet"], "set sampler.train_sampler RandomIdentitySampler"),
-        (["compat.objective", "margin_softmax", "model.name", "mgn"], "MGN learns by several"),
-        (["loss.name", "margin_softmax", "model.name", "mgn"], "MGN learns by several"),
+        (["compat.objective", "margin_softmax", "model.name", "mgn"], "MGN trains several"),
+        (["loss.name", "margin_softmax", "model.name", "mgn"], "MGN trains several"),
         (["compat.bank", "old.pt"], "is a file *.npy"),
         (["compat.rbcl.weight", "-1"], "compat.rbcl.weight is -1"),
         (["compat.rbcl.weight", "1e999"], "compat.rbcl.weight is inf"),

@@ -96,7 +96,7 @@ def test_a_model_is_built_from_its_checkpoint_alone(settings, tmp_path):
     with pytest.raises(ValueError, match=r"Unknown model 'osnet_x0_25_ptt': did you mean 'osnet_x0_25_ptl'"):
         torchreid_ptl.load_model("osnet_x0_25_ptt", path)
     torch.save(load_checkpoint(path)["state_dict"], tmp_path / "plain.pth")
-    with pytest.raises(ValueError, match=r"plain.pth does not say of which model it is; give its name"):
+    with pytest.raises(ValueError, match=r"plain.pth does not contain the name of its model; give it"):
         torchreid_ptl.load_model(weights=tmp_path / "plain.pth")
 
 

@@ -201,7 +201,7 @@ def test_an_interrupted_sweep_goes_on(asked, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Run, "execute", stopped)
     assert main(arguments) == 130
     assert [row["runs"] for row in table(tmp_path / "log")] == ["1"]
-    assert "with --resume goes on" in capsys.readouterr().err
+    assert "with --resume continues it" in capsys.readouterr().err
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert seen == [1, 2, 2]
@@ -275,13 +275,13 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lr", "1", "--values", "train.lr", "2"], [], "--values has 'train.lr' twice"),
         (["--values", "train.lr"], [], "--values train.lr has no value"),
         (["--seeds", "1", "2", "1"], [], "--seeds has '1' twice"),
-        (["--seeds", "one"], [], "--seeds takes whole numbers; got one"),
-        (["--seeds", "1"], ["train.seed", "2"], "train.seed is given beside --seeds 1"),
+        (["--seeds", "one"], [], "--seeds takes integers; got one"),
+        (["--seeds", "1"], ["train.seed", "2"], "train.seed is given as KEY VALUE and as --seeds 1"),
         (["--values", "train.seed", "1", "2"], [], "--values train.seed: --seeds repeats"),
         (["--values", "data.save_dir", "a", "b"], [], "--values data.save_dir: every run has a folder of its own"),
         (["--seeds", "1"], ["model.resume", "auto"], "model.resume is 'auto'; a sweep is continued with --resume"),
-        (["--values", "train.lr", "1", "2"], ["train.lr", "3"], "train.lr is given as KEY VALUE beside --values"),
-        (["--values", "data.sources", f"['{TINY}']"], [], "data.sources is given as --sources beside --values"),
+        (["--values", "train.lr", "1", "2"], ["train.lr", "3"], "train.lr is given as KEY VALUE and as --values"),
+        (["--values", "data.sources", f"['{TINY}']"], [], "data.sources is given as --sources and as --values"),
         (["--seeds", "1"], ["test.ranks", "[5]"], "the table of a sweep shows rank-1: add 1"),
         (["--values", "data.load_train_targets", "True"], [], "loads training sets of targets that are not sources"),
     ],

@@ -1,1 +1,1 @@
-"""Turns a configuration into objects."""
+"""Builds the objects of a configuration."""

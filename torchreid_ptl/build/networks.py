@@ -1,4 +1,4 @@
-"""Builds networks, with the embedding head that is asked for or that their weights have."""
+"""Builds networks, with the embedding head of the configuration or of their weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from ..runtime.weights import load_weights, state_of
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights says of the network it belongs to.
+    """The content of a file of weights.
 
     Attributes:
         path: of the file.
         state: the state dict, without prefixes of wrappers.
-        config: the settings of its training; empty where the file does not know them.
+        config: the settings of its training; empty where the file has none.
     """
 
     path: str
@@ -42,11 +42,11 @@ class Weights:
 
 
 def read_weights(path: str) -> Weights:
-    """Reads a file of weights, once for all who want to know of it.
+    """Reads a file of weights.
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: it is torn or holds no weights.
+        CheckpointError: it is truncated or holds no weights.
     """
     content = load_checkpoint(path)
     return Weights(path, state_of(content, path), content.get("config") or {})
@@ -58,7 +58,7 @@ def agreed_embedding(asked: int, found: int, source: str) -> int:
     Args:
         asked: ``model.embedding``.
         found: dimension of the head in the weights a network begins from; 0 for none.
-        source: where these come from, to be told.
+        source: of these weights, for the message.
 
     Raises:
         ConfigError: they differ.
@@ -76,10 +76,10 @@ def embedding_of(config: CfgNode, weights: Weights | None) -> int:
 
     Args:
         config: the configuration.
-        weights: what ``model.load_weights`` names; None for nothing. Without them a checkpoint to resume is asked.
+        weights: what ``model.load_weights`` names; None for nothing. Without them that of a checkpoint to resume.
 
     Raises:
-        ConfigError: the heads asked for and in the weights differ, or one is to be tested that was never trained.
+        ConfigError: the heads of configuration and weights differ, or one is to be tested that was never trained.
     """
     asked, resume = config.model.embedding, config.model.resume
     if weights is None and not asked and resume not in ("", "auto"):
@@ -88,8 +88,8 @@ def embedding_of(config: CfgNode, weights: Weights | None) -> int:
         return int(asked)
     if config.test.evaluate and asked and not weights.embedding and not resume:
         raise ConfigError(
-            f"model.embedding is {asked} and {weights.path} has no embedding head: a test would be of one that learnt "
-            "nothing. Set model.embedding to 0 for the descriptor of the weights' own"
+            f"model.embedding is {asked} and {weights.path} has no embedding head: a test would be of an "
+            "untrained one. Set model.embedding to 0 for the descriptor of the weights"
         )
     return agreed_embedding(asked, weights.embedding, weights.path)
 
@@ -105,15 +105,15 @@ def build_network(
     size: tuple[int, int],
     **options: Any,
 ) -> nn.Module:
-    """Builds a model of the host or the plugin, with an embedding head if it is to have one.
+    """Builds a model of the host or the plugin, with or without an embedding head.
 
     Args:
         name: of the model.
         num_classes: number of training identities.
-        loss: what the objective asks the model to be built for.
+        loss: the ``model_loss`` of the objective.
         embedding: dimension of the head; 0 for none.
         pretrained: whether to load ImageNet weights.
-        use_gpu: handed to the host.
+        use_gpu: passed to the host.
         size: height and width of the images, in pixels.
         **options: further arguments of the plugin's own models.
     """
@@ -127,21 +127,21 @@ def build_network(
 def trained_network(
     role: str, name: str, weights: Weights, keys: tuple[str, str], *, use_gpu: bool = True, size: tuple[int, int]
 ) -> nn.Module:
-    """A network as its weights say, with or without cells and embedding head; for descriptors, not for training.
+    """A network with cells and embedding head as in its weights; for descriptors, not for training.
 
-    Random generators are left as they were.
+    The states of the random generators are kept.
 
     Args:
-        role: what the network is in the training of another one, to be told: ``'teacher'``.
+        role: of the network in the training of another one, for messages: ``'teacher'``.
         name: of the model.
         weights: all of them; a classifier may be missing.
-        keys: the settings that name the model and its weights, to be told.
-        use_gpu: handed to the host.
-        size: height and width of the images it wants, in pixels.
+        keys: the settings that name the model and its weights, for messages.
+        use_gpu: passed to the host.
+        size: height and width of its images, in pixels.
 
     Raises:
         CheckpointError: weights of another model.
-        ConfigError: weights of a part of the model; the rest would be as it was born.
+        ConfigError: weights of a part of the model; the rest would be untrained.
     """
     options: dict[str, Any] = {}
     if name in available_models() and not weights.config.get("ptl", {}).get("cells", True):
@@ -164,14 +164,14 @@ def load_model(name: str | None = None, weights: str | Path = "", *, use_gpu: bo
     """A trained model in evaluation mode, which maps images (N, 3, H, W) to descriptors (N, D).
 
     Args:
-        name: of a model of torchreid or of this plugin; a checkpoint of this plugin knows it.
+        name: of a model of torchreid or of this plugin; by default that in a checkpoint of this plugin.
         weights: the file; a plain backbone's are no ``_ptl`` model's.
         use_gpu: put it on a GPU when there is one.
 
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: weights of another model, or a file without weights.
-        ValueError: an unknown model, a file that does not say of which model it is, or weights of a part of the model.
+        ValueError: an unknown model, a file without the name of its model, or weights of a part of the model.
 
     Example::
 
@@ -182,7 +182,7 @@ def load_model(name: str | None = None, weights: str | Path = "", *, use_gpu: bo
     trained = found.config.get("data", {})
     name = name or found.config.get("model", {}).get("name")
     if not name:
-        raise ValueError(f"{weights} does not say of which model it is; give its name, for example 'osnet_x0_25'")
+        raise ValueError(f"{weights} does not contain the name of its model; give it, for example 'osnet_x0_25'")
     if name not in host.models():
         raise ValueError(f"Unknown model {name!r}: {hint(name, host.models())}")
     size = trained.get("height", 256), trained.get("width", 128)
@@ -193,14 +193,14 @@ def load_model(name: str | None = None, weights: str | Path = "", *, use_gpu: bo
 def style_of(
     size: tuple[int, int], mean: Sequence[float], std: Sequence[float], trained: Mapping[str, Any], given: Preprocessing
 ) -> Preprocessing:
-    """How a network wants its images: as is said, else as its checkpoint says, else as ``given``.
+    """The preprocessing of a network: by its settings, else by its checkpoint, else ``given``.
 
     Args:
-        size: height and width, 0 where nothing is said.
+        size: height and width, 0 where not set.
         mean: of each channel.
-        std: of each channel; zeros where nothing is said of both.
+        std: of each channel; zeros where both are not set.
         trained: the section ``data`` of its training's settings.
-        given: how the images of this training come.
+        given: the preprocessing of this training.
     """
     if not any(std):
         mean, std = trained.get("norm_mean", given.mean), trained.get("norm_std", given.std)
@@ -216,17 +216,17 @@ def style_of(
 def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
     """Builds ``model.name``, with the plugin's switches if it is one of its models, and loads ``model.load_weights``.
 
-    It gets the embedding head that ``model.embedding`` asks for, or that the weights have.
+    It gets the embedding head of ``model.embedding``, or of the weights.
 
     Args:
         config: the configuration.
         num_classes: number of training identities.
-        loss: what the objective asks the model to be built for.
+        loss: the ``model_loss`` of the objective.
 
     Raises:
         FileNotFoundError: there is no file of weights.
         CheckpointError: weights of another model.
-        ConfigError: the embedding heads asked for and in the weights differ, or one is to be tested that was never
+        ConfigError: the embedding heads of configuration and weights differ, or one is to be tested that was never
             trained.
     """
     name, asked = config.model.name, config.model
@@ -257,5 +257,5 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
 
 
 def device_of(config: CfgNode) -> torch.device:
-    """Where networks work."""
+    """The device of the networks."""
     return device.device_of(config.use_gpu)

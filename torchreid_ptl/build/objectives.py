@@ -1,4 +1,4 @@
-"""Turns a configuration into what is minimised, and the model that goes with it."""
+"""Builds the objective of a configuration and its model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,19 +40,19 @@ _KINDS: dict[str, type[Objective]] = {
 
 
 def model_loss(config: CfgNode) -> str:
-    """What the objective of ``loss.name`` asks a model to be built for."""
+    """The ``model_loss`` of the objective of ``loss.name``."""
     return _KINDS[config.loss.name].model_loss
 
 
 def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, Objective]:
-    """The model, and what it minimises.
+    """The model and its objective.
 
     Args:
         config: the configuration.
         datamanager: its images.
 
     Raises:
-        ValueError: what the objective needs is not there; said before long work starts.
+        ValueError: an input of the objective is missing; checked before long work starts.
     """
     name, own = config.loss.name, config.loss.name
     if name in ("std", "compatible"):
@@ -63,7 +63,7 @@ def model_and_objective(config: CfgNode, datamanager: Any) -> tuple[nn.Module, O
         model = build_model(wanted, num_classes, model_loss(config))
         return model, None if own == "none" else _plain_objective(config, own, model, datamanager)
 
-    if name in ("std", "compatible") and config.test.evaluate:  # a test asks for no losses
+    if name in ("std", "compatible") and config.test.evaluate:  # a test needs no losses
         return build(config)[0], FeatureObjective(None)
     if name == "compatible":
         return _compatible(config, datamanager, build)
@@ -90,7 +90,7 @@ def _plain_objective(config: CfgNode, name: str, model: nn.Module, datamanager: 
 
 
 def _distillation(config: CfgNode, datamanager: Any, student: nn.Module, base: Objective) -> STDObjective:
-    """``std.teacher`` with ``std.teacher_weights`` teaches; random generators are left as they were."""
+    """``std.teacher`` with ``std.teacher_weights`` teaches; the states of the random generators are kept."""
     std, given = config.std, Preprocessing.of(datamanager)
     weights = read_weights(std.teacher_weights)
     trained = weights.config.get("data", {})
@@ -120,7 +120,7 @@ def _compatible(
     model, base = build(config)
     if base is not None and "mixbct" in compat.losses:
         print(
-            f"mixbct beside compat.objective {compat.objective}: the model learns by both; MixBCT by itself is "
+            f"mixbct with compat.objective {compat.objective}: both are minimised; MixBCT by itself is "
             "compat.objective none"
         )
     return model, CompatibleObjective.build(

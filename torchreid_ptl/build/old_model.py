@@ -1,4 +1,4 @@
-"""Turns a configuration into the old model of a training, or what is left of it."""
+"""Builds the old model of a training, or reads its features."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +21,14 @@ BANK = "old_features.npy"
 
 
 def build_old(config: CfgNode, datamanager: Any) -> OldModel | OldFeatures:
-    """The old model, or its features where ``compat.features`` has them and the model is gone.
+    """The old model, or its features of ``compat.features``.
 
     Args:
         config: the configuration.
         datamanager: of the training.
 
     Raises:
-        ConfigError: weights that do not fill the old model.
+        ConfigError: weights that lack some of the old model's.
         BankError: a file of something else.
     """
     path = config.compat.features
@@ -61,11 +61,11 @@ def old_classes(config: CfgNode, datamanager: Any, old: OldModel | OldFeatures) 
     if unknown and compat.bct.prototypes == "classifier":
         raise ConfigError(f"compat.bct.prototypes is classifier, and {unknown}; give it, or choose auto or means")
     if unknown:
-        print(f"bct: class means stand for the old classifier, for {unknown}")
+        print(f"bct: class means replace the old classifier, for {unknown}")
         return None
     rows = _matched(path, len(classifier), datamanager)
     if compat.bct.prototypes == "auto" and (rows < 0).any():
-        print("bct: class means stand for all identities; beside them the old classifier's rows mislead")
+        print("bct: class means for all identities, because the old classifier does not know some of them")
     return torch.from_numpy(rows)
 
 
@@ -86,10 +86,10 @@ def build_old_model(config: CfgNode, given: Preprocessing) -> OldModel:
 
     Args:
         config: the configuration.
-        given: how the new model gets its images.
+        given: the preprocessing of the new model.
 
     Raises:
-        ConfigError: the weights do not fill it.
+        ConfigError: the weights lack some of its entries.
     """
     compat = config.compat
     weights = read_weights(compat.old_weights)
@@ -104,14 +104,14 @@ def build_old_model(config: CfgNode, given: Preprocessing) -> OldModel:
 
 
 def build_independent(config: CfgNode, datamanager: Any) -> OldModel:
-    """``model.name`` with ``compat.independent``, frozen, which sees images as the new model does.
+    """``model.name`` with ``compat.independent``, frozen, with the preprocessing of the new model.
 
     Args:
         config: the configuration.
         datamanager: of the training.
 
     Raises:
-        ConfigError: the weights do not fill it.
+        ConfigError: the weights lack some of its entries.
     """
     style, keys = Preprocessing.of(datamanager), ("model.name", "compat.independent")
     weights, size = read_weights(config.compat.independent), (style.height, style.width)

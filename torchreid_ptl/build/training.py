@@ -1,4 +1,4 @@
-"""Turns a configuration into objects."""
+"""Builds data, optimiser, scheduler and engine of a configuration."""
 
 from typing import Any
 
@@ -111,7 +111,7 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: 
 
 
 def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
-    """Builds model, objective, optimiser, scheduler and the engine that drives them."""
+    """Builds model, objective, optimiser, scheduler and engine."""
     model, objective = model_and_objective(config, datamanager)
     optimizer = build_optimizer(config, model, objective)
     return ImagePTLEngine(

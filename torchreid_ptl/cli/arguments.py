@@ -1,4 +1,4 @@
-"""The command line: KEY VALUE pairs are taken out first, wherever they are; all else is the switches'."""
+"""The command line: KEY VALUE pairs are taken out first, anywhere; the rest is switches."""
 
 import argparse
 import importlib
@@ -18,7 +18,7 @@ from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
 
 EXPECTED = (CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
-"""What a user can cause: answered with the message alone."""
+"""Errors of the user: only their message is printed."""
 SWITCHES = {"root": "data.root", "sources": "data.sources", "targets": "data.targets", "transforms": "data.transforms"}
 """The host's switches and their keys."""
 _KEY = re.compile(r"[a-z_]\w*(\.\w+)+")
@@ -32,7 +32,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     key.
 
     Args:
-        parser: knows the switches.
+        parser: of the switches.
         arguments: those of the process by default.
 
     Returns:
@@ -86,11 +86,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Adds the host's further switches, and ``--resume``."""
     parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
-    parser.add_argument("--resume", action="store_true", help="go on with what was interrupted, if there is anything")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
 
 
 def asked(parsed: argparse.Namespace) -> Request:
-    """What the command line asks for; modules of the user are imported first.
+    """The request of the command line; modules of the user are imported first.
 
     Raises:
         FileNotFoundError: a configuration or a module is missing.
@@ -111,7 +111,7 @@ def _import(name: str) -> None:
         importlib.import_module(name)
         return
     if not Path(name).is_file():
-        raise FileNotFoundError(f"--import names {name}, which is not there")
+        raise FileNotFoundError(f"--import names {name}, which does not exist")
     spec = importlib.util.spec_from_file_location(Path(name).stem, name)
     assert spec is not None
     assert spec.loader is not None
@@ -121,7 +121,7 @@ def _import(name: str) -> None:
 
 
 def report_user_errors(work: Callable[[], object]) -> int:
-    """Runs a command; what a user can cause is answered with the message alone.
+    """Runs a command; of an error of the user only the message is printed.
 
     Returns:
         The exit status: 0, 1 after an error, 130 after an interruption.

@@ -31,7 +31,7 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--version", nargs=2, metavar=("MODEL", "WEIGHTS"), help=text, **versions)
     text = "a version as files of features, QUERY GALLERY [GALLERY ...]: .npz or .pt with features, pids, camids, paths"
     add("--features", nargs="+", metavar="FILE", help=text, **versions)
-    text = "the newest version trained without regard to the others, as MODEL WEIGHTS or QUERY GALLERY, for the gain"
+    text = "the newest version trained without the others, as MODEL WEIGHTS or QUERY GALLERY, for the gain"
     add("--independent", nargs="+", metavar="ARG", help=text)
     add("--names", nargs="+", metavar="NAME", help="of the versions; v1 v2 ... by default")
     add("--dimensions", choices=DIMENSIONS, default="error", help="where those of versions differ")

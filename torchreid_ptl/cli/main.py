@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "sweep": (sweep.main, "train every combination of values and seeds"),
     "models": (names.models, "list the models"),
     "datasets": (names.datasets, "list the data sets"),
-    "configs": (names.configs, "list the configurations that --config-file knows by name"),
+    "configs": (names.configs, "list the configurations that --config-file takes by name"),
 }
 HELP = """usage: torchreid_ptl COMMAND ...   (torchreid_ptl COMMAND --help explains one)
 

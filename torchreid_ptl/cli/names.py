@@ -19,7 +19,7 @@ def datasets(arguments: Sequence[str]) -> int:
 
 
 def configs(arguments: Sequence[str]) -> int:
-    """Lists the configurations that travel with the package."""
+    """Lists the configurations of the package."""
     return _list("configs", "Lists the configurations that --config-file takes by name.", configurations(), arguments)
 
 

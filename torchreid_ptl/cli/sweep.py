@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed: list[int] = []
     status = report_user_errors(lambda: failed.append(sweep_of(parsed).execute(resume=parsed.resume)))
     if any(failed):
-        print(f"{failed[0]} run(s) of the sweep failed; the table says why", file=sys.stderr)
+        print(f"{failed[0]} run(s) of the sweep failed; the table has the reasons", file=sys.stderr)
     return status or int(any(failed))
 
 
@@ -34,14 +34,14 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def sweep_of(parsed: argparse.Namespace) -> Sweep:
-    """The sweep that is asked for."""
+    """The sweep of a command line."""
     keys = [key for key, *_ in parsed.values]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice:
         raise ConfigError(f"--values has {twice!r} twice: it would be run twice. Name it once")
     for switch, key in SWITCHES.items():
         if key in keys and getattr(parsed, switch):
-            raise ConfigError(f"{key} is given as --{switch} beside --values {key}; choose one of them")
+            raise ConfigError(f"{key} is given as --{switch} and as --values {key}; choose one of them")
     values = {key: texts for key, *texts in parsed.values}
     single = argparse.Namespace(**{**vars(parsed), "resume": False})
     return Sweep(asked(single), values, parsed.seeds or ())

@@ -17,5 +17,5 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = parser_of("train", "Trains and tests a person re-identification model, or a chain of them.")
     add_training(parser)
-    parser.add_argument("--dry-run", action="store_true", help="build everything with made images and run two steps")
+    parser.add_argument("--dry-run", action="store_true", help="build everything with synthetic images, run two steps")
     return parse(parser, arguments)

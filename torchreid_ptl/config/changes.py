@@ -1,4 +1,4 @@
-"""What differs between two configurations, of what matters for going on with a run or for taking its results."""
+"""Differences of two configurations that forbid to resume a run, or to keep its results."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _OPEN_ENDED = ("single_step", "multi_step")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], affects: str = WEIGHTS) -> list[str]:
-    """The settings that differ, in words; one that only one side knows is no difference.
+    """The settings that differ, in words; one that only one of them has is no difference.
 
     Args:
         then: a configuration, as a tree or by dotted keys.

@@ -1,4 +1,4 @@
-"""What a configuration must be before anything is built: names, numbers, and what goes together."""
+"""Checks of a configuration before anything is built: names, numbers and combinations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from .settings import SETTINGS, Setting
 from .words import in_keys
 
 Rule = tuple[bool, str]
-"""Whether it is broken, and what is said then."""
+"""Whether it is broken, and the message."""
 _CHANNELS = [f"{section}norm_{kind}" for section in ("data.", "std.", "compat.old_") for kind in ("mean", "std")]
 
 
@@ -34,7 +34,7 @@ def validate(config: CfgNode) -> None:
 
 
 def is_mgn(model: str) -> bool:
-    """Whether a model of this name is an MGN, which learns by several descriptors."""
+    """Whether a model of this name is an MGN, which trains several descriptors."""
     return model.startswith("mgn")
 
 
@@ -109,7 +109,7 @@ def _channels(config: CfgNode) -> list[Rule]:
 
 
 def _objectives(config: CfgNode) -> list[Rule]:
-    """Of what the model learns: by labels, from a teacher, from an old model."""
+    """Of the objectives: labels, a teacher, an old model."""
     key, name = "loss.name", config.loss.name
     rules: list[Rule] = []
     if name == "std":
@@ -133,7 +133,7 @@ def _plain(config: CfgNode, key: str, name: str) -> list[Rule]:
         ),
         (
             name == "margin_softmax" and is_mgn(model),
-            f"{key} margin_softmax has weights for one descriptor, and MGN learns by several; choose mgn or softmax",
+            f"{key} margin_softmax has weights for one descriptor, and MGN trains several; choose mgn or softmax",
         ),
         (
             name in ("triplet", "mgn") and config.sampler.train_sampler != "RandomIdentitySampler",
@@ -146,7 +146,7 @@ def _plain(config: CfgNode, key: str, name: str) -> list[Rule]:
         ),
         (
             is_triplet and triplet.weight_x == 0 and config.train.fixbase_epoch > 0,
-            "train.fixbase_epoch trains the classifier alone, which loss.triplet.weight_x 0 leaves out of the loss; "
+            "train.fixbase_epoch trains only the classifier, which loss.triplet.weight_x 0 excludes from the loss; "
             "set one of them to another value",
         ),
     ]
@@ -156,7 +156,7 @@ def _clusters(config: CfgNode) -> list[Rule]:
     return [
         (
             config.train.fixbase_epoch > 0,
-            "train.fixbase_epoch trains the classifier alone, which loss.name cluster does not use; set it to 0",
+            "train.fixbase_epoch trains only the classifier, which loss.name cluster does not use; set it to 0",
         ),
         (
             config.train.lr_scheduler == "one_cycle",
@@ -182,7 +182,7 @@ def _distillation(config: CfgNode) -> list[Rule]:
         ),
         (
             std["lambda"] == 1 and config.train.fixbase_epoch > 0,
-            "train.fixbase_epoch trains the classifier alone, which std.lambda 1 leaves out of the loss; set one of "
+            "train.fixbase_epoch trains only the classifier, which std.lambda 1 excludes from the loss; set one of "
             "them to another value",
         ),
         (
@@ -206,7 +206,7 @@ def _old_side(config: CfgNode) -> list[Rule]:
     return [
         (
             not (compat.features or old_model),
-            "loss.name compatible needs the old side: compat.old, the name of the old model, and compat.old_weights, a "
+            "loss.name compatible needs old features: compat.old, the name of the old model, and compat.old_weights, a "
             "checkpoint of its training; or compat.features, a file of old features of the training images",
         ),
         (
@@ -216,7 +216,7 @@ def _old_side(config: CfgNode) -> list[Rule]:
         (
             bool(compat.features and compat.independent),
             f"compat.independent is {compat.independent!r} and compat.features {compat.features!r}: without the old "
-            "model nothing is compared after the training. Leave compat.independent empty, and give it to "
+            "model nothing is compared after the training. Set compat.independent to '', and give it to "
             "tools/compatibility.py --independent later",
         ),
         (
@@ -228,21 +228,19 @@ def _old_side(config: CfgNode) -> list[Rule]:
 
 def _own_objective(config: CfgNode) -> list[Rule]:
     compat = config.compat
-    alone = compat.objective == "none"
+    no_objective = compat.objective == "none"
     return [
         (
-            alone and "mixbct" not in compat.losses,
-            "compat.objective none leaves the new model without anything to learn identities by: choose softmax, or "
-            "add mixbct to compat.losses",
+            no_objective and "mixbct" not in compat.losses,
+            "compat.objective none without mixbct has no identity loss: choose softmax, or add mixbct to compat.losses",
         ),
         (
-            alone and compat.mixbct.weight == 0,
-            "compat.objective none with compat.mixbct.weight 0 leaves nothing to learn identities by: set one of them "
-            "to another value",
+            no_objective and compat.mixbct.weight == 0,
+            "compat.objective none with compat.mixbct.weight 0 has no identity loss: set one of them to another value",
         ),
         (
-            alone and config.train.fixbase_epoch > 0,
-            "train.fixbase_epoch trains the classifier alone, which compat.objective none leaves out of the loss; set "
+            no_objective and config.train.fixbase_epoch > 0,
+            "train.fixbase_epoch trains only the classifier, which compat.objective none excludes from the loss; set "
             "one of them to another value",
         ),
     ]
@@ -253,8 +251,8 @@ def _with_clusters(config: CfgNode) -> list[Rule]:
     return [
         (
             bool({"mixbct", "lce"} & {*compat.losses}),
-            f"compat.losses is {compat.losses}, and mixbct and lce need identities that stay; compat.objective cluster "
-            "finds them anew in each epoch. Choose other losses",
+            f"compat.losses is {compat.losses}, and mixbct and lce need fixed identities; compat.objective cluster "
+            "computes them anew in each epoch. Choose other losses",
         ),
         (
             "bct" in compat.losses and compat.bct.prototypes == "classifier",
@@ -262,7 +260,7 @@ def _with_clusters(config: CfgNode) -> list[Rule]:
         ),
         (
             is_mgn(config.model.name),
-            "compat.objective cluster describes images by one feature, and MGN learns by several; choose another model",
+            "compat.objective cluster describes images by one feature, and MGN trains several; choose another model",
         ),
     ]
 
@@ -274,7 +272,7 @@ def _validate_losses(config: CfgNode) -> None:
             (not compat.losses, "compat.losses is empty; name at least one of the losses, rbcl for example"),
             (
                 len(set(compat.losses)) < len(compat.losses),
-                f"compat.losses is {compat.losses}; each loss stands there once",
+                f"compat.losses is {compat.losses}; name each loss once",
             ),
         ]
     )

@@ -20,7 +20,7 @@ COMMAND_LINE = "the command line"
 Files = str | Path | Sequence[str | Path] | None
 """Configuration files: paths, or names of shipped ones."""
 Entry = tuple[str, Any, str]
-"""A dotted key, its value, and where that was said."""
+"""A dotted key, its value, and where it was set."""
 
 
 class ConfigError(ValueError):
@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 
 
 def default_config() -> CfgNode:
-    """The whole tree with its defaults."""
+    """The complete tree with its defaults."""
     tree: dict[str, Any] = {}
     for key, setting in SETTINGS.items():
         *sections, name = key.split(".")
@@ -53,7 +53,7 @@ def load_config(files: Files = None, options: Sequence[str] = ()) -> CfgNode:
     Raises:
         FileNotFoundError: the file or one it builds upon is missing.
         ConfigError: an unknown key, a value of the wrong type, a circle of bases, an option without value, or a
-            chain of runs where one is wanted.
+            chain of runs.
 
     Example:
         >>> load_config(["compat/market1501", "compat/methods/rbcl"]).data.save_dir
@@ -63,7 +63,7 @@ def load_config(files: Files = None, options: Sequence[str] = ()) -> CfgNode:
 
 
 def read_files(files: Files) -> list[Entry]:
-    """What files say, in order, those they build upon first; nothing without a file.
+    """The entries of files, in order, those they build upon first; nothing without a file.
 
     ``data.save_dir`` comes first, made of the names of the files: everything that sets it wins.
 
@@ -79,7 +79,7 @@ def read_files(files: Files) -> list[Entry]:
 
 
 def read_options(options: Sequence[str]) -> list[Entry]:
-    """What KEY VALUE pairs say."""
+    """The entries of KEY VALUE pairs."""
     if len(options) % 2:
         raise ConfigError(f"Options come in pairs KEY VALUE; {options[-1]!r} has no value. Got: {' '.join(options)}")
     pairs = zip(options[::2], options[1::2], strict=True)
@@ -96,8 +96,8 @@ def build_config(entries: Iterable[Entry]) -> CfgNode:
     for key, value, origin in entries:
         if key == CHAIN:
             raise ConfigError(
-                f"{origin} holds a chain of stages and one run is wanted here; take the config.yaml that a stage left "
-                "in its folder, or a file without the key chain"
+                f"{origin} holds a chain of stages and one run is needed here; take the config.yaml in the folder of "
+                "a stage, or a file without the key chain"
             )
         _set(config, key, value, origin)
     return config
@@ -209,7 +209,7 @@ def _literal(text: str) -> Any:
 
 
 def _unquoted(text: str) -> Any:
-    """A list as YAML writes it, ``[rbcl, bct]``, which a shell leaves without quotes."""
+    """A list as YAML writes it, ``[rbcl, bct]``, without quotes."""
     try:
         return yaml.safe_load(text) if text.startswith("[") else text
     except yaml.YAMLError:

@@ -23,7 +23,7 @@ def loss_keys() -> dict[str, Key]:
 
 
 def loss_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a loss's constructor that its section ``compat.<name>`` stands for."""
+    """The arguments of a loss's constructor in its section ``compat.<name>``."""
     return {f"{key}_" if keyword.iskeyword(key) else key: value for key, value in section.items() if key != "weight"}
 
 

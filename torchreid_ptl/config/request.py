@@ -1,4 +1,4 @@
-"""What a command or a call asks for: configuration files, and settings that win over them."""
+"""The request of a command or a call: configuration files, and settings that win over them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,17 +36,17 @@ class Request:
         return replace(self, given=(*self.given, *entries))
 
     def names(self, key: str) -> bool:
-        """Whether a setting is given, in whatever place."""
+        """Whether a setting is given, in a file or besides."""
         return any(key == name for name, *_ in (*self.files, *self.given))
 
     @property
     def has_chain(self) -> bool:
-        """Whether stages of a chain are asked for."""
+        """Whether it has stages of a chain."""
         return self.names(CHAIN)
 
 
 def request(config: Config = None, overrides: Mapping[str, Any] | None = None) -> Request:
-    """Reads what a call asks for.
+    """Reads the request of a call.
 
     Args:
         config: a configuration file or its name, several of them, a tree of settings, or a request.
@@ -92,7 +92,7 @@ def configure(config: Config = None, **overrides: Any) -> CfgNode:
 
 
 def with_resume(asked: Request) -> Request:
-    """The same, to go on with what was interrupted.
+    """The same, to resume an interrupted run.
 
     Raises:
         ConfigError: ``model.resume`` names a checkpoint.

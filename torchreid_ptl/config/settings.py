@@ -1,4 +1,4 @@
-"""Every configuration key: its default, what it means, what it may be, and what a change of it changes."""
+"""Every configuration key: default, meaning, allowed values, and what a change of it affects."""
 
 import functools
 import math
@@ -10,9 +10,9 @@ from ..losses import registered_losses
 from .loss_settings import loss_keys
 
 WEIGHTS, SCORES, NOTHING = "weights", "scores", "nothing"
-"""What the change of a setting changes; what changes the weights changes the scores too."""
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
-_LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
+"""What a setting affects; one that affects the weights affects the scores too."""
+_KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
+_LISTS = {str: "a list of strings", int: "a list of integers", float: "a list of numbers"}
 
 
 class Open(float):
@@ -25,11 +25,11 @@ class Setting:
 
     Attributes:
         default: its value when nothing sets it; its type is the type of the key.
-        help: what it means, in a few words.
+        help: its meaning, in a few words.
         choices: the values it may have (or, for a list, its items); empty for any.
         least: the smallest number it may be (or, for a list, its items); None for no bound.
         most: the largest one.
-        affects: what a change of it changes: ``"weights"``, ``"scores"`` alone, or ``"nothing"``.
+        affects: ``"weights"``, only ``"scores"``, or ``"nothing"``.
         host: whether the key is torchreid's own, with torchreid's meaning and default.
 
     Example:
@@ -92,16 +92,16 @@ _STATIC: dict[str, Setting] = {
     "model.load_weights": Setting("", "weights to begin from; a plain backbone's fit its _ptl sibling"),
     "model.load_classifier": _ours(True, "take their classifier too, where it fits; False begins with a new one"),
     "model.resume": Setting(
-        "", "checkpoint to continue from, or auto for the newest whole one in data.save_dir", affects=NOTHING
+        "", "checkpoint to continue from, or auto for the newest complete one in data.save_dir", affects=NOTHING
     ),
     "model.keep_last": _ours(
-        2, "checkpoints of single epochs to keep, beside the best one", least=1, most=1000000, affects=NOTHING
+        2, "checkpoints of single epochs to keep, besides the best one", least=1, most=1000000, affects=NOTHING
     ),
     "ptl.start": _ours(
         "identity", "last 1x1 convolution begins as the identity, or random as in the paper", ("identity", "random")
     ),
     "ptl.state": _ours("carry", "states pass from batch to batch, or are reset before each", ("carry", "reset")),
-    "ptl.cells": _ours(True, "False leaves the cells out of a _ptl model: the paper's baseline"),
+    "ptl.cells": _ours(True, "False builds a _ptl model without cells: the paper's baseline"),
     # data
     "data.type": Setting("image", "kind of data; image re-ID only", ("image",)),
     "data.root": Setting("reid-data", "folder that holds the data sets", affects=NOTHING),
@@ -125,7 +125,7 @@ _STATIC: dict[str, Setting] = {
     ),
     "data.load_train_targets": Setting(False, "also load the targets' training sets"),
     "data.on_bad_image": _ours(
-        "error", "an unreadable image stops the run, or is left out and counted", ("error", "skip")
+        "error", "an unreadable image stops the run, or is skipped and counted", ("error", "skip")
     ),
     "market1501.use_500k_distractors": Setting(False, "add the 500k distractors to the gallery"),
     "cuhk03.labeled_images": Setting(False, "CUHK03's hand-labelled boxes instead of the detected ones"),
@@ -154,12 +154,12 @@ _STATIC: dict[str, Setting] = {
     "train.new_layers": Setting(["classifier"], "children of the model with the full learning rate"),
     "train.base_lr_mult": Setting(0.1, "factor of the lower learning rate", least=0, most=1000),
     "train.lr_scheduler": Setting("single_step", "one of torchreid's, or one_cycle (a step per batch)"),
-    "train.stepsize": Setting([20], "epochs after which a step comes", least=1, most=1000000),
-    "train.gamma": Setting(0.1, "factor of a step", least=0, most=10),
+    "train.stepsize": Setting([20], "epochs after which the rate is reduced", least=1, most=1000000),
+    "train.gamma": Setting(0.1, "factor of that reduction", least=0, most=10),
     "train.print_freq": Setting(
         20, "batches between two lines of progress without a terminal", least=1, most=1000000, affects=NOTHING
     ),
-    "train.seed": Setting(1, "seed of everything random", least=0, most=2**32 - 1),
+    "train.seed": Setting(1, "seed of all random generators", least=0, most=2**32 - 1),
     "train.precision": _ours("float32", "precision of the forward pass", ("float32", "bfloat16")),
     "train.channels_last": _ours(False, "maps with channels last in memory: faster on a CPU and in bfloat16"),
     "sgd.momentum": Setting(0.9, "momentum of sgd and rmsprop", least=0, most=Open(1)),
@@ -169,11 +169,11 @@ _STATIC: dict[str, Setting] = {
     "adam.beta1": Setting(0.9, "decay of the first moment", least=0, most=Open(1)),
     "adam.beta2": Setting(0.999, "decay of the second moment", least=0, most=Open(1)),
     # loss
-    "loss.name": Setting("softmax", "what to minimise", (*PLAIN, "std", "compatible", "cluster")),
+    "loss.name": Setting("softmax", "the objective", (*PLAIN, "std", "compatible", "cluster")),
     "loss.softmax.label_smooth": Setting(True, "smooth labels by 0.1 (softmax, triplet)"),
     "loss.triplet.margin": Setting(0.3, "margin of the triplet loss", least=0, most=1000),
     "loss.triplet.weight_t": Setting(1.0, "weight of the triplet loss", least=0, most=1000000),
-    "loss.triplet.weight_x": Setting(0.0, "weight of the cross-entropy beside it", least=0, most=1000000),
+    "loss.triplet.weight_x": Setting(0.0, "weight of the cross-entropy", least=0, most=1000000),
     "loss.mgn.margin": _ours(1.2, "margin of the triplet loss in MGN's objective", least=0, most=1000),
     "loss.mgn.label_smooth": _ours(False, "smooth labels by 0.1 in MGN's objective"),
     "loss.margin_softmax.scale": _ours(30.0, "scale of the cosines", least=Open(0), most=10000),
@@ -187,41 +187,39 @@ _STATIC: dict[str, Setting] = {
     "loss.cluster.temperature": _ours(
         0.05, "temperature of the cross-entropy over the clusters' centres", least=Open(0), most=100
     ),
-    "loss.cluster.momentum": _ours(0.2, "share of itself that a centre keeps in a step", least=0, most=Open(1)),
+    "loss.cluster.momentum": _ours(0.2, "momentum of a centre in a step", least=0, most=Open(1)),
     # distillation
-    "std.teacher": _ours("", "loss.name std: model that teaches, one of torchreid or of this plugin"),
+    "std.teacher": _ours("", "loss.name std: the teacher, a model of torchreid or of this plugin"),
     "std.teacher_weights": _ours(
         "", "its weights: a checkpoint of its training, all of them but the classifier's", affects=NOTHING
     ),
     "std.lambda": _ours(0.8, "weight of the distillation, 0 (plain training) to 1 (no labels)", least=0, most=1),
-    "std.objective": _ours("softmax", "the student's own objective beside it", ("softmax", "triplet", "mgn")),
+    "std.objective": _ours("softmax", "the student's own objective", ("softmax", "triplet", "mgn")),
     "std.projection": _ours("none", "where the dimensions differ: a learned map to the teacher's", ("none", "linear")),
     "std.cache": _ours(False, "compute the teacher's features once; only with data.transforms []", affects=NOTHING),
-    "std.height": _ours(0, "image height the teacher wants; 0: as it was trained, or data.height", least=0, most=8192),
-    "std.width": _ours(0, "image width the teacher wants; 0: as it was trained, or data.width", least=0, most=8192),
+    "std.height": _ours(0, "the teacher's image height; 0: as it was trained, or data.height", least=0, most=8192),
+    "std.width": _ours(0, "the teacher's image width; 0: as it was trained, or data.width", least=0, most=8192),
     "std.norm_mean": _ours(
-        [0.0, 0.0, 0.0], "mean of each channel the teacher wants, beside std.norm_std", least=-10, most=10
+        [0.0, 0.0, 0.0], "the teacher's mean of each channel, with std.norm_std", least=-10, most=10
     ),
     "std.norm_std": _ours(
         [0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*", least=0, most=10
     ),
     # backward-compatible training
-    "compat.losses": _ours(["rbcl"], "loss.name compatible: what ties new features to old ones, added up"),
-    "compat.objective": _ours("softmax", "the new model's own objective beside it", ("none", *PLAIN, "cluster")),
+    "compat.losses": _ours(["rbcl"], "loss.name compatible: losses on new and old features, summed"),
+    "compat.objective": _ours("softmax", "the new model's own objective", ("none", *PLAIN, "cluster")),
     "compat.old": _ours("", "the old model, one of torchreid or of this plugin"),
     "compat.old_weights": _ours("", "its weights; in a chain, the name of the stage that trains it", affects=NOTHING),
-    "compat.old_images": _ours("", "training_images.csv of its run, for its classifier; found beside its checkpoints"),
-    "compat.old_height": _ours(0, "image height it wants; 0: as it was trained, or data.height", least=0, most=8192),
-    "compat.old_width": _ours(0, "image width it wants; 0: as it was trained, or data.width", least=0, most=8192),
+    "compat.old_images": _ours("", "training_images.csv of its run, for its classifier; by default of old_weights"),
+    "compat.old_height": _ours(0, "its image height; 0: as it was trained, or data.height", least=0, most=8192),
+    "compat.old_width": _ours(0, "its image width; 0: as it was trained, or data.width", least=0, most=8192),
     "compat.old_norm_mean": _ours(
-        [0.0, 0.0, 0.0], "mean of each channel it wants, beside compat.old_norm_std", least=-10, most=10
+        [0.0, 0.0, 0.0], "its mean of each channel, with compat.old_norm_std", least=-10, most=10
     ),
     "compat.old_norm_std": _ours(
         [0.0, 0.0, 0.0], "its standard deviation; zeros: as it was trained, or data.norm_*", least=0, most=10
     ),
-    "compat.features": _ours(
-        "", "file of old features of the training images, when the old model is gone", affects=NOTHING
-    ),
+    "compat.features": _ours("", "file of old features of the training images, without the old model", affects=NOTHING),
     "compat.bank": _ours(
         "", ".npy file that keeps old features for several runs; else one in data.save_dir", affects=NOTHING
     ),
@@ -255,10 +253,10 @@ _STATIC: dict[str, Setting] = {
         affects=SCORES,
     ),
     "eval.memory_mb": _ours(
-        512, "MiB for ranking and re-ranking, beside the descriptors", least=1, most=100000000, affects=NOTHING
+        512, "MiB for ranking and re-ranking, without the descriptors", least=1, most=100000000, affects=NOTHING
     ),
     "eval.no_match": _ours(
-        "skip", "queries without a match count nowhere, or stop the run", ("skip", "error"), affects=SCORES
+        "skip", "queries without a match are excluded, or stop the run", ("skip", "error"), affects=SCORES
     ),
     "eval.far": _ours(
         0.001,
@@ -273,7 +271,7 @@ _STATIC: dict[str, Setting] = {
 
 
 class _Settings(Mapping[str, Setting]):
-    """The keys above, and behind those of ``compat`` the ones of the losses that are registered by now."""
+    """The keys above, and behind those of ``compat`` the ones of the registered losses."""
 
     def _all(self) -> dict[str, Setting]:
         return _with_losses(tuple(registered_losses().values()))

@@ -8,7 +8,7 @@ from ..runtime.hints import nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next((place for place in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if place.is_dir()), _PACKAGE)
-"""The folder of the shipped configurations: in the package when it is installed, beside it in a checkout."""
+"""The folder of the shipped configurations: in an installed package, next to the package in a checkout."""
 _ENDINGS = (".yaml", ".yml")
 _BASES = "base/"
 
@@ -16,7 +16,7 @@ _BASES = "base/"
 def configurations() -> list[str]:
     """The names of the shipped configurations, as ``--config-file`` takes them.
 
-    Files that others build upon (``base/``) are left out. Those of ``compat/methods/`` follow a setting:
+    Files that others build upon (``base/``) are omitted. Those of ``compat/methods/`` follow a setting:
     ``--config-file compat/market1501 compat/methods/rbcl``.
 
     Example:

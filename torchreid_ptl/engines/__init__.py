@@ -1,4 +1,4 @@
-"""One training step, many objectives; evaluation; the epoch."""
+"""Engines and objectives: training step, epoch and evaluation."""
 
 from .cluster import ClusterObjective
 from .compatible import ImageCompatibleEngine

@@ -1,4 +1,4 @@
-"""Training without identities: clusters of the training images take their place, made anew before each epoch."""
+"""Training without identity labels: clusters of the training images, computed before each epoch."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ from .outputs import Outputs
 
 
 class ClusterObjective(Objective):
-    r"""Cross-entropy over the centres of clusters, which follow the features.
+    r"""Cross-entropy over cluster centres, with momentum updates of the centres.
 
-    Cluster Contrast (Dai et al., arXiv 2103.11568) [paper] in outline, with values and details of our own [ours].
-    Before each epoch all training images are described by the model, as a test describes them, and clustered; images
-    in no cluster are left out of the epoch. With f a feature of length 1, k its cluster, c the centres of all clusters
+    Cluster Contrast (Dai et al., arXiv 2103.11568) [paper] in outline, with other values and details [ours].
+    Before each epoch descriptors of all training images are computed as in a test, and clustered; images in no cluster
+    are excluded from the epoch. With f a feature of length 1, k its cluster, c the centres of all clusters
     (means of their features) and t the temperature::
 
         loss = -log(exp(f.c_k / t) / sum_j exp(f.c_j / t))
         c_k <- normalise(m c_k + (1 - m) mean of the batch's f of k)
 
-    The identities of the data set are never looked at, and the model's classifier is not used. Centres and clusters
-    come from the weights alone, so a continued run has nothing to load for them.
+    The identities of the data set and the model's classifier are not used. Centres and clusters follow from the
+    weights, so a checkpoint does not contain them.
 
     Args:
         eps: see :func:`~torchreid_ptl.data.pseudo_labels.pseudo_labels`, as ``min_samples``, ``k1`` and ``k2``.
@@ -40,7 +40,7 @@ class ClusterObjective(Objective):
         k1: neighbours of an image.
         k2: neighbours whose codes are averaged.
         temperature: t, above 0.
-        momentum: m, from 0, centres are the last batch's features, to below 1.
+        momentum: m, from 0 (the mean of the last batch) to below 1.
 
     Raises:
         ValueError: a setting out of range.
@@ -73,7 +73,7 @@ class ClusterObjective(Objective):
 
         Raises:
             ValueError: fewer than two clusters or too few images in them for a batch, a data manager that takes no
-                labels, or a model whose features in training are not what it describes images by.
+                labels, or a model whose training features are not its descriptors.
         """
         self._prepare(engine)
         found = self._describe(engine)
@@ -85,7 +85,7 @@ class ClusterObjective(Objective):
         inside = int((labels >= 0).sum())
         print(
             f"epoch {engine.epoch + 1}: {labels.max() + 1} clusters, {inside} images, {len(labels) - inside} outliers "
-            "left out",
+            "excluded",
             flush=True,
         )
         engine.datamanager.relabel(_for_all_images(labels, engine.datamanager, found))
@@ -107,14 +107,14 @@ class ClusterObjective(Objective):
     @torch.no_grad()
     def _moved(self, features: Tensor, pids: Tensor) -> Tensor:
         seen, place = pids.unique(return_inverse=True)
-        members = F.one_hot(place, len(seen)).T.to(features)  # a product adds up in the same order on any device
+        members = F.one_hot(place, len(seen)).T.to(features)  # a product has a fixed order of summation on every device
         means = members @ features / members.sum(dim=1, keepdim=True)
         moved = self.centres.clone()
         moved[seen] = F.normalize(self.momentum * self.centres[seen] + (1 - self.momentum) * means)
         return moved
 
     def _prepare(self, engine: Any) -> None:
-        """Refuses what cannot be trained before the long work starts; an MGN is told to give all its parts."""
+        """Checks model and data manager before long work starts; an MGN gives all its parts afterwards."""
         if not hasattr(engine.datamanager, "relabel"):
             raise ValueError(
                 f"ClusterObjective gives the training images labels, which {type(engine.datamanager).__module__}."
@@ -123,7 +123,7 @@ class ClusterObjective(Objective):
         plain: Any = unwrap(engine.model)
         if getattr(plain, "triplet_parts", None):
             plain.all_parts = True
-        if len(self.centres):  # of an earlier epoch, in which all this was looked at
+        if len(self.centres):  # checked in an earlier epoch
             return
         style = Preprocessing.of(engine.datamanager)
         blank = torch.zeros(1, 3, style.height, style.width, device=engine.device)
@@ -132,8 +132,8 @@ class ClusterObjective(Objective):
         trained = descriptor_dim(engine.model, style)
         if trained != described:
             raise ValueError(
-                f"{type(plain).__name__} gives features of {trained} dimensions in training and describes images by "
-                f"{described}: clusters of the one say nothing of the other. Choose another model"
+                f"{type(plain).__name__} has training features of {trained} dimensions and descriptors of {described}; "
+                "clusters need them to be the same. Choose another model"
             )
 
     @staticmethod
@@ -153,7 +153,7 @@ def _unit(outputs: Outputs) -> Tensor:
 
 
 def _centres(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the features of each cluster, at length 1; on the CPU, which adds up in one order."""
+    """Mean of the features of each cluster, L2-normalised; on the CPU, with a fixed order of summation."""
     inside = labels >= 0
     sums = features.new_zeros(int(labels.max()) + 1, features.shape[1]).double()
     sums.index_add_(0, labels[inside], features[inside].double())
@@ -161,7 +161,7 @@ def _centres(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def _for_all_images(labels: Integers, datamanager: Any, found: Descriptors) -> Integers:
-    """Labels of all training images, those that could not be read left out as well."""
+    """Labels of all training images, -1 for those that could not be read."""
     bad = set(found.bad_images)
     read = np.array([item[0] not in bad for item in all_training_images(datamanager).data])
     named = np.full(len(read), OUTLIER, np.int64)

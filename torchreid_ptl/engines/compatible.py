@@ -20,13 +20,13 @@ class ImageCompatibleEngine(ImagePTLEngine):
     Args:
         datamanager: ``torchreid.data.ImageDataManager`` or this package's.
         model: the new model, built with ``loss='triplet'`` so that it gives features.
-        optimizer: over its parameters and those of the losses, where they have some.
+        optimizer: over its parameters and those of the losses, if any.
         old: the old model or its features; this, ``losses`` and the keywords as for :meth:`CompatibleObjective.build`.
         losses: a compatible loss or its name, several of them, or a mapping of names.
         scheduler: learning-rate scheduler; None for a constant rate.
         use_gpu: use a GPU when there is one.
         weights: of the losses by name; those not named have the loss's own ``weight``.
-        base: the new model's own objective, ``'softmax'`` for cross-entropy; None when a loss takes its place.
+        base: the new model's own objective, ``'softmax'`` for cross-entropy; None when a loss replaces it.
         label_smooth: whether to smooth the labels by 0.1, of ``'softmax'``.
         dimensions: where descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
         bank: a .npy file that keeps the old features, to be used again by other runs; None for none.
@@ -83,7 +83,7 @@ class ImageCompatibleEngine(ImagePTLEngine):
         self.comparison: dict[str, VersionComparison] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> None:
-        """As :meth:`ImagePTLEngine.run`; at the end new and old model are compared, where the old model is there."""
+        """As :meth:`ImagePTLEngine.run`; at the end the new model is compared with the old one, if that is given."""
         super().run(*args, **kwargs)
         objective: Any = self.objective
         if objective.old_model is not None:

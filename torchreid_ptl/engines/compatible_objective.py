@@ -1,4 +1,4 @@
-"""What backward-compatible training minimises."""
+"""The objective of backward-compatible training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +24,18 @@ Losses = str | CompatibleLoss | Sequence[str | CompatibleLoss] | Mapping[str, Co
 
 
 class CompatibleObjective(FeatureObjective):
-    """The new model's own objective, and weighted losses that tie its descriptor to the old model's.
+    """The new model's own objective, and weighted losses on its and the old model's descriptors.
 
-    Total = own terms + sum of weight * loss. Images without an old feature count for the own terms only, but for losses
-    that want the whole batch.
+    Total = own terms + sum of weight * loss. Images without an old feature count only for the own terms, and for losses
+    with ``whole_batch``.
 
     Args:
         losses: the compatible losses by the names their terms get: ``loss_<name>``.
-        old: the old side of the training images.
+        old: old features of the training images.
         weights: of the losses by name; those not named have the loss's own ``weight``.
-        base: the new model's own objective; None when a loss stands in its place (:class:`MixBCTLoss`).
+        base: the new model's own objective; None when a loss replaces it (:class:`MixBCTLoss`).
         dimensions: where new and old descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
-        old_model: the old model itself, where it is there: not for the training, but for comparing afterwards.
+        old_model: the old model, if it is given: not for the training, but for the comparison afterwards.
 
     Raises:
         ValueError: as :func:`agreed_weights`.
@@ -73,22 +73,22 @@ class CompatibleObjective(FeatureObjective):
         seed: int = 0,
         channels_last: bool = False,
     ) -> "CompatibleObjective":
-        """Puts a training together: what can be refused is refused before old features are computed.
+        """Builds the objective; settings are checked before old features are computed.
 
         Args:
             model: the new model, on its device, built with ``loss='triplet'`` so that it gives features.
             datamanager: ``torchreid.data.ImageDataManager`` or this package's.
-            old: the old model: any of the host or the plugin with its weights, which sees images of the training's
+            old: the old model: any of the host or the plugin with its weights, on images of the training's
                 size; an :class:`OldModel`, for one with another size or normalisation; or an :class:`OldFeatures`.
             losses: as for :func:`named_losses`.
             weights: of the losses by name; those not named have the loss's own ``weight``.
-            base: the new model's own objective, ``'softmax'`` for cross-entropy; None when a loss takes its place.
+            base: the new model's own objective, ``'softmax'`` for cross-entropy; None when a loss replaces it.
             dimensions: where descriptors differ in dimension: ``'error'``, ``'truncate'`` or ``'pad'``.
             bank: a .npy file that keeps the old features, to be used again by other runs; None for none.
             keep_bank: a bank of something else is an error; False replaces it.
             old_classes: (C,) row of the old classifier for each training identity, -1 for an unknown one; for losses
                 that use the classifier of an :class:`OldModel`.
-            seed: of losses that draw and are built here.
+            seed: of random losses that are built here.
             channels_last: layout of the old model's maps.
 
         Raises:
@@ -113,15 +113,15 @@ class CompatibleObjective(FeatureObjective):
         return objective
 
     def prepare(self, network: nn.Module, style: Preprocessing) -> None:
-        """Checks the new model against the old side, and shows the old side to the losses.
+        """Checks the new model against the old features, and passes these to the losses.
 
         Args:
             network: the model to be trained.
             style: of the images it will get.
 
         Raises:
-            ValueError: it gives no features, or dimensions differ and no rule was declared; a loss needs something
-                that this training does not have.
+            ValueError: it gives no features, or dimensions differ and no rule was declared; a loss needs an
+                input that this training does not have.
         """
         super().prepare(network, style)
         self.dim = self.old.resize(self.dim, self.dimensions)
@@ -131,14 +131,14 @@ class CompatibleObjective(FeatureObjective):
             self._require(name, loss)
 
     def begin_epoch(self, engine: Any) -> None:
-        """Lets the base objective find pseudo labels, and takes them over."""
+        """Prepares the base objective, and takes over its pseudo labels."""
         super().begin_epoch(engine)
         changed = self.old.update_labels(engine.datamanager)
         if changed or (self.base is not None and self.base.relabels):  # labels anew, even where they are the same
             self._show()
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
-        """The old side of a batch: looked up, not computed."""
+        """The old features of a batch: looked up, not computed."""
         return self.old.batch(batch)
 
     def fingerprint(self) -> str:
@@ -159,8 +159,8 @@ class CompatibleObjective(FeatureObjective):
         kept = torch.ones_like(known) if loss.whole_batch else known
         if not kept.any():
             return new.sum() * 0.0
-        whole = bool(kept.all())  # the usual case: nothing is copied
-        new, old, pids, ids, cams = (x if whole else x[kept] for x in (new, batch.features, pids, *batch[1:]))
+        every = bool(kept.all())  # the usual case: nothing is copied
+        new, old, pids, ids, cams = (x if every else x[kept] for x in (new, batch.features, pids, *batch[1:]))
         of_batch = {"image_ids": ids, "camids": cams}
         return loss(new, old, pids, **{name: self._given(name, of_batch) for name in (*loss.needs, *loss.accepts)})
 
@@ -190,7 +190,7 @@ _REMEDIES = {
     "comparison; choose a plain backbone, or give it an embedding head",
     "old_classifier": "the weights of the old model's classifier are not known; use class means instead "
     "({prototypes} 'means')",
-    "old_classes": "which row of the old classifier stands for which training identity is not known; use class means "
+    "old_classes": "the row of the old classifier for each training identity is not known; use class means "
     "instead ({prototypes} 'means')",
 }
 
@@ -204,16 +204,16 @@ def named_losses(losses: Losses, **supplied: Any) -> dict[str, CompatibleLoss]:
         **supplied: arguments for those that are built here; see :func:`~torchreid_ptl.losses.build_loss`.
 
     Raises:
-        ValueError: a loss that is not registered, one that stands there twice, or settings out of their range.
+        ValueError: a loss that is not registered or is named twice, or settings out of their range.
     """
     if isinstance(losses, (str, CompatibleLoss)):
         losses = [losses]
     if not isinstance(losses, Mapping):
         names = [item if isinstance(item, str) else _name_of(item) for item in losses]
         if len(set(names)) < len(names):
-            raise ValueError(f"losses are {', '.join(names)}; each stands there once, or has a name: {{'name': loss}}")
+            raise ValueError(f"losses are {', '.join(names)}; each is named once, or has a name: {{'name': loss}}")
         losses = {name: {} if isinstance(loss, str) else loss for name, loss in zip(names, losses, strict=True)}
-    with random_state_kept():  # a criterion draws its weights; the rest goes as it would without
+    with random_state_kept():  # a criterion draws its weights; the training is not affected
         return {
             name: loss if isinstance(loss, CompatibleLoss) else build_loss(name, loss, **supplied)
             for name, loss in losses.items()
@@ -232,15 +232,15 @@ def _name_of(loss: CompatibleLoss) -> str:
 def agreed_weights(
     losses: Mapping[str, CompatibleLoss], weights: Mapping[str, float] | None, base: Objective | None
 ) -> dict[str, float]:
-    """The weight of each loss: what is said, else its own.
+    """The weight of each loss: the given one, else its own.
 
     Args:
         losses: by name.
-        weights: by name, of those for which something is said.
+        weights: by name; those not named have the loss's own ``weight``.
         base: the new model's own objective, if it has one.
 
     Raises:
-        ValueError: no losses, a weight for no loss, one that is negative or no number, or nothing to learn at all.
+        ValueError: no losses, a weight for no loss, a negative or infinite one, or no term with a positive weight.
     """
     own = {name: loss.weight for name, loss in losses.items()}
     agreed = {**own, **(weights or {})}
@@ -250,7 +250,7 @@ def agreed_weights(
             f"losses {', '.join(own) or 'none'} and weights {agreed}"
         )
     if base is None and not any(agreed.values()):
-        raise ValueError(f"Nothing is left to learn: no objective of the new model's own, and weights {agreed}")
+        raise ValueError(f"There is nothing to minimise: no objective of the new model's own, and weights {agreed}")
     return agreed
 
 

@@ -1,4 +1,4 @@
-"""What a run from Python says of itself in its checkpoints, so that it goes on with the same settings."""
+"""The settings of a run from Python, kept in its checkpoints and compared when it is resumed."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

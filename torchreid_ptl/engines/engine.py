@@ -38,10 +38,10 @@ CHECKPOINTS = "model"
 class ImagePTLEngine(torchreid.engine.Engine):
     r"""Trains and tests an image re-ID model, with or without BConv-Cells, for any objective.
 
-    Beside what the host's engines do: the states of the cells are zero at the start of each epoch and carried through
-    it; an evaluation at any time leaves no trace in training; checkpoints are written atomically, hold everything an
-    exact continuation needs and are kept to the best and the last few; progress is shown; a loss that is not finite
-    stops the run before it spoils the weights.
+    Besides the work of the host's engines: the states of the cells are zero at the start of each epoch and carried
+    through it; an evaluation does not affect the training; checkpoints are written atomically, contain the complete
+    state of a run and are kept to the best and the last few; progress is shown; a loss that is not finite stops the run
+    before the weights change.
 
     Args:
         datamanager: ``torchreid.data.ImageDataManager`` or this package's.
@@ -55,8 +55,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         channels_last: keep maps in memory with their channels last; faster on a CPU, and on a GPU in half precision.
         keep_last: number of checkpoints of single epochs to keep, at least 1.
         config: plain settings to store in the checkpoint; a description of the arguments if None.
-        differences: compares the settings of a checkpoint with the present ones, and tells in words what forbids to
-            go on with it; every difference does by default.
+        differences: compares the settings of a checkpoint with the present ones, and returns in words those that forbid
+            to resume it; by default every difference.
 
     Attributes:
         last_checkpoint: the file written last, or continued from.
@@ -130,10 +130,10 @@ class ImagePTLEngine(torchreid.engine.Engine):
         resume: str = "",
         **test: Any,
     ) -> None:
-        """Trains and tests as the host's ``run`` does, with the same arguments and meaning.
+        """Trains and tests as the host's ``run``, with the same arguments and meaning.
 
         Args:
-            resume: a checkpoint to continue from; ``'auto'`` for the newest whole one in ``save_dir``, if any.
+            resume: a checkpoint to continue from; ``'auto'`` for the newest complete one in ``save_dir``, if any.
             **test: keywords of the host's ``test``; see :meth:`EvaluationOptions.of`.
 
         Raises:
@@ -165,7 +165,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         missed = self.last_checkpoint is not None and due(self.epoch) and self.tested_epoch != self.epoch
         if missed or start_epoch >= max_epoch:
-            self._test_epoch(options)  # the run stopped before this test, or nothing is left to train
+            self._test_epoch(options)  # the run stopped before this test, or there are no more epochs
         for epoch in range(start_epoch, max_epoch):
             self.epoch = epoch
             self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
@@ -237,7 +237,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         return figures
 
     def test(self, *args: Any, options: EvaluationOptions | None = None, **kwargs: Any) -> float:
-        """Tests on every target; at any time, training goes on as if it had not happened.
+        """Tests on every target; this does not affect the training.
 
         Args:
             *args: as the host's ``test``; prefer keywords.
@@ -264,11 +264,11 @@ class ImagePTLEngine(torchreid.engine.Engine):
         fractions: Sequence[float] = FRACTIONS,
         dimensions: str = "error",
     ) -> dict[str, VersionComparison]:
-        """Compares the model with an old one: what its queries find in the old one's gallery of each target.
+        """Compares the model with an old one on the old gallery of each target.
 
         Args:
-            old: a network that sees images as this one, an ``OldModel``, or descriptors of (query, gallery) by target.
-            independent: likewise, a new model trained without regard to the old one, for the update gain.
+            old: a network with the same preprocessing, an ``OldModel``, or descriptors of (query, gallery) by target.
+            independent: likewise, a new model trained without the old one, for the update gain.
             options: how to describe and to compare.
             fractions: parts of the gallery that are re-encoded, rising from 0 to 1.
             dimensions: where those of the models differ: ``'error'``, ``'truncate'`` or ``'pad'``.
@@ -284,7 +284,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
     @property
     def score(self) -> float:
-        """What the best checkpoint is chosen by: mAP of the first target."""
+        """The criterion of the best checkpoint: mAP of the first target."""
         return float(next(iter(self.results.values())).mAP)
 
     def save_model(self, epoch: int, rank1: float, save_dir: str, is_best: bool = False) -> None:
@@ -293,7 +293,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.last_checkpoint = keep(self, Path(save_dir) / CHECKPOINTS, epoch, rank1, is_best)
 
     def _test_epoch(self, options: EvaluationOptions) -> None:
-        """The test of an epoch that is done: it counts for the history and the best checkpoint."""
+        """The test after an epoch, for the history and the best checkpoint."""
         self.rank1 = self.test(options=options)
         for name, result in self.results.items():
             self._record({f"{name} mAP": 100 * result.mAP, f"{name} rank-1": 100 * result.rank(1)})
@@ -331,7 +331,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
 
     def _usable(self, batch: Any) -> bool:
-        """Whether unreadable images left enough of a batch; batch normalisation needs two images."""
+        """Whether a batch has two readable images, which batch normalisation needs."""
         self.bad_images += batch.get("bad_images", [])
         return len(batch["pid"]) > 1
 
@@ -339,7 +339,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         require_finite(figures, f"in epoch {self.epoch + 1}, batch {self.batch_idx + 1}", self.last_checkpoint)
 
     def _record(self, figures: Mapping[str, float]) -> None:
-        """Notes figures of the present epoch; what was noted for it before is replaced."""
+        """Records figures of the present epoch; earlier ones of the same epoch are replaced."""
         for name, value in figures.items():
             points = self.history.setdefault(name, [])
             if points and points[-1][0] == self.epoch + 1:

@@ -1,4 +1,4 @@
-"""Objectives that ask more of a network's whole descriptor, beside what it learns from labels."""
+"""Objectives with terms on the complete descriptor, in addition to those on labels."""
 
 import copy
 from typing import Any
@@ -14,10 +14,10 @@ from .outputs import Outputs
 
 
 class FeatureObjective(Objective):
-    """A base objective, and terms on the descriptor, which another network's is compared with.
+    """A base objective, and terms on the descriptor, which is compared with another network's.
 
     Args:
-        base: what the network learns by itself; None when the further terms are all it learns.
+        base: the network's own objective; None when there are only the further terms.
 
     Attributes:
         dim: dimension of the descriptor; known after :meth:`prepare`.
@@ -32,11 +32,11 @@ class FeatureObjective(Objective):
         self._base_features: int | None = None
 
     def prepare(self, network: nn.Module, style: Preprocessing) -> None:
-        """Looks at the network, before a step is made.
+        """Determines the dimension of the descriptor, before the first step.
 
         Args:
-            network: the model to be trained; an MGN is told to give all its parts.
-            style: of the images it will get.
+            network: the model to be trained; an MGN gives all its parts afterwards.
+            style: of its images.
 
         Raises:
             ValueError: it gives no features.
@@ -48,7 +48,7 @@ class FeatureObjective(Objective):
             plain.all_parts = True
 
     def begin_epoch(self, engine: Any) -> None:
-        """Lets the base objective prepare itself."""
+        """Prepares the base objective."""
         if self.base is not None:
             self.base.begin_epoch(engine)
 
@@ -57,22 +57,22 @@ class FeatureObjective(Objective):
         return super().accuracy(outputs, pids) if self.base is None else self.base.accuracy(outputs, pids)
 
     def base_terms(self, outputs: Outputs, pids: Tensor) -> Terms:
-        """The terms of the base objective, which sees the features it would see alone."""
+        """The terms of the base objective, on the features it has without the further terms."""
         if self.base is None:
             return {}
         return self.base(Outputs(outputs.logits, outputs.features[: self._base_features]), pids)
 
     def descriptor(self, outputs: Outputs) -> Tensor:
-        """(N, dim): all features side by side, as they stand in the descriptor."""
+        """(N, dim): all features, concatenated as in the descriptor."""
         return torch.cat(outputs.features, dim=1)
 
 
 def descriptor_dim(network: nn.Module, style: Preprocessing) -> int:
-    """Dimension of the features a network gives in training; tried on a copy, which leaves no trace.
+    """Dimension of the features a network gives in training; measured on a copy.
 
     Args:
         network: built with ``loss='triplet'``; of an MGN, all eight parts count.
-        style: of the images it will get.
+        style: of its images.
 
     Raises:
         ValueError: it gives no features.
@@ -80,7 +80,7 @@ def descriptor_dim(network: nn.Module, style: Preprocessing) -> int:
     plain = unwrap(network)
     with random_state_kept(), torch.no_grad():
         tried: Any = copy.deepcopy(plain).train()
-        tried.all_parts = True  # of an MGN; nobody else asks
+        tried.all_parts = True  # read by MGN only
         device = next(tried.parameters()).device
         try:
             out = Outputs.of(tried(torch.rand(2, 3, style.height, style.width, device=device)), "triplet")

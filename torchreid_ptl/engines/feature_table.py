@@ -38,7 +38,7 @@ class FeatureTable:
         """Features (N, D) of some images.
 
         Raises:
-            KeyError: an image the table does not have; names it.
+            KeyError: an image that is not in the table; names it.
         """
         missing = [path for path in paths if path not in self._row]
         if missing:
@@ -52,7 +52,7 @@ def tabulate(model: FrozenModel, datamanager: Any, label: str, precision: str = 
     Args:
         model: the frozen model.
         datamanager: the host's or this package's.
-        label: shown beside the progress.
+        label: shown with the progress.
         precision: of the forward pass, as in training.
 
     Raises:
@@ -73,6 +73,6 @@ def tabulate(model: FrozenModel, datamanager: Any, label: str, precision: str = 
         with autocast(precision, model.device):
             return model(images)
 
-    with random_state_kept():  # a loader draws a seed; the training goes as it would without a table
+    with random_state_kept():  # a loader draws a seed; the training is not affected
         rows = extract(forward, in_order, label, torch.device("cpu"), EvaluationOptions())
     return FeatureTable(rows.paths, torch.as_tensor(rows.features))

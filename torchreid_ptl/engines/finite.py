@@ -1,4 +1,4 @@
-"""Stopping a run before a number that is not finite spoils it."""
+"""Stopping a run at a number that is not finite."""
 
 import math
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from ..runtime.errors import WordedError
 
 
 class NonFiniteLossError(WordedError, FloatingPointError):
-    """A loss, a gradient or a weight became NaN or infinite; training stopped before more was spoilt."""
+    """A loss, a gradient or a weight became NaN or infinite; training stopped."""
 
 
 def require_finite(figures: Mapping[str, float], where: str, last_checkpoint: Path | None) -> None:
-    """Makes sure that every figure is finite.
+    """Requires every figure to be finite.
 
     Args:
         figures: by name.
         where: in the run, for the message.
-        last_checkpoint: the one to go back to, if any.
+        last_checkpoint: the last good one, if any.
 
     Raises:
         NonFiniteLossError: names the figures, the last good checkpoint and what to do.

@@ -1,4 +1,4 @@
-"""Whether model, optimiser and objective belong together."""
+"""Whether model, optimiser and objective fit."""
 
 import torch
 from torch import nn
@@ -8,16 +8,16 @@ from .objectives import Objective
 
 
 def require_fit(model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective) -> None:
-    """Makes sure a model gives what an objective sees, and that all of the objective's parameters will learn.
+    """Requires the outputs that an objective uses, and all of its parameters in the optimiser.
 
     Raises:
-        TypeError: the objective is none.
+        TypeError: it is no objective.
         ValueError: the model was built for another kind of loss, or the optimiser lacks parameters.
     """
     kind = type(objective).__name__
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective is a {kind}; an Objective is wanted, which names its terms: "
+            f"objective is a {kind}; expected an Objective, which returns named terms: "
             "torchreid_ptl.engines.SoftmaxObjective() for cross-entropy"
         )
     built_for = getattr(unwrap(model), "loss", objective.model_loss)

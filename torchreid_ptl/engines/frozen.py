@@ -1,4 +1,4 @@
-"""A network that is used and never changed: a teacher, an old model."""
+"""A frozen network: a teacher or an old model."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network expects its images.
+    """The preprocessing of a network's images.
 
     Attributes:
         height: in pixels.
@@ -35,21 +35,21 @@ class Preprocessing:
 
     @classmethod
     def of(cls, datamanager: Any) -> "Preprocessing":
-        """What a data manager of the host delivers."""
+        """That of a data manager of the host."""
         return cls(*host.preprocessing(datamanager))
 
 
 class FrozenModel:
-    """A network in evaluation mode for ever, without gradient, with its own way of seeing images.
+    """A network always in evaluation mode, without gradient, with its own preprocessing.
 
     It is no module: an objective that holds one does not put it into optimiser, checkpoint or DDP.
 
     Args:
         network: any model of the host or the plugin; it is put into evaluation mode and belongs to this object.
-        expects: how the network expects its images.
-        receives: how images will come; those of another size or normalisation are converted [ours]: back to [0, 1],
-            resized (bilinear, antialiased) and normalised the network's way. None: as the network expects them.
-        device: where it works.
+        expects: the preprocessing of the network.
+        receives: the preprocessing of the images it gets; others than ``expects`` are converted [ours]: back to [0, 1],
+            resized (bilinear, antialiased) and normalised as the network expects. None: as ``expects``.
+        device: of the network.
         channels_last: keep maps in memory with their channels last.
 
     Attributes:
@@ -76,14 +76,14 @@ class FrozenModel:
         """Maps images (N, 3, H, W), as ``receives`` says, to descriptors (N, dim)."""
         if self.network.training:
             raise RuntimeError(
-                "A frozen model was put into training mode: its statistics would drift. Leave it to FrozenModel"
+                "A frozen model was put into training mode: its statistics would drift. Do not call train() on it"
             )
         return self.network(self._converted(images.to(self.device)))
 
     def fingerprint(self) -> str:
-        """Tells two frozen models apart: weights, statistics and input, whatever the file they came from.
+        """Identifies a frozen model by weights, statistics and input, independent of its file.
 
-        A classifier is left out: descriptors do not pass it. Worked out once, for nothing of it changes.
+        A classifier is excluded: descriptors do not depend on it. Computed once.
         """
         return self._fingerprint
 

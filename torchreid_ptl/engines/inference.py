@@ -24,7 +24,7 @@ def extract(
         forward: maps images (N, 3, H, W) to descriptors (N, D), in evaluation mode and without gradient.
         loader: gives the host's batches.
         label: shown with the progress.
-        device: where ``forward`` works.
+        device: of ``forward``.
         options: flip, precision and normalisation.
 
     Raises:
@@ -67,7 +67,7 @@ def _require_finite(features: Tensor, paths: list[str], precision: str) -> None:
 
 
 def long_progress(pairs: int, prefix: str = "") -> Callable[[str], Callable[[int, int], None]] | None:
-    """A printer for each part of a comparison of many pairs of images; None where it takes seconds.
+    """A printer for each part of a comparison of many pairs of images; None for few pairs.
 
     Args:
         pairs: number of pairs.
@@ -80,10 +80,10 @@ def progress_printer(label: str) -> Callable[[int, int], None]:
     """Prints the progress of long work at each tenth of it."""
     printed = 0
 
-    def tell(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         nonlocal printed
         if 10 * done // total > printed:
             printed = 10 * done // total
             print(f"  {label} [{done}/{total}]", flush=True)
 
-    return tell
+    return show

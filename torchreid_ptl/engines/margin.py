@@ -12,7 +12,7 @@ from .outputs import Outputs
 
 
 class MarginSoftmaxObjective(Objective):
-    """ArcFace on the descriptor, with class weights of its own; the model's classifier is not asked.
+    """ArcFace on the descriptor, with its own class weights; the model's classifier is not used.
 
     Deng et al., arXiv 1801.07698 [paper]; scale 30 and margin 0.3 for re-ID [ours].
 

@@ -10,7 +10,7 @@ from .objectives import MGNObjective
 
 
 class ImageMGNEngine(ImagePTLEngine):
-    """:class:`ImagePTLEngine` with MGN's objective, with the signature users of the host's engines know.
+    """:class:`ImagePTLEngine` with MGN's objective and the signature of the host's engines.
 
     Args:
         datamanager: ``torchreid.data.ImageDataManager`` or this package's, with ``RandomIdentitySampler``.

@@ -10,10 +10,10 @@ from ..runtime.seeding import random_state_kept
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Puts a model into evaluation mode and back without a trace in its training.
+    """Evaluation mode for a model in training, without effect on the training.
 
-    On leaving, each module has the mode it had, frozen ones included, the cells have their states, and the random
-    generators stand where they stood. (``model.train()`` would clear the states.)
+    At the end the mode of each module, frozen ones included, the states of the cells and of the random generators are
+    restored. (``model.train()`` would clear the states of the cells.)
 
     Args:
         model: any network.

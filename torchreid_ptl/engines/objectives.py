@@ -1,4 +1,4 @@
-"""What an engine minimises: an objective turns the outputs of a batch into named, weighted terms."""
+"""Objectives: named, weighted terms from the outputs of a batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,36 +20,36 @@ class Objective(nn.Module):
 
     Attributes:
         model_loss: the ``loss`` a model must be built with: ``'softmax'`` for logits, ``'triplet'`` for features too.
-        relabels: whether it gives the training images other identities in :meth:`begin_epoch`.
+        relabels: whether :meth:`begin_epoch` gives the training images other identities.
     """
 
     model_loss = "softmax"
     relabels = False
 
     def begin_epoch(self, engine: Any) -> None:
-        """Prepares an epoch, for objectives that look at the training set first; does nothing here.
+        """Prepares an epoch, for objectives that use the training set; does nothing here.
 
         The engine calls it with the model in training mode and before the states of the cells are cleared; the loader
-        of the epoch is ``engine.datamanager.train_loader`` as it stands afterwards.
+        of the epoch is ``engine.datamanager.train_loader`` afterwards.
 
         Args:
             engine: an ``ImagePTLEngine``, whose ``epoch`` counts from 0.
         """
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
-        """What a frozen model says of a batch, for objectives that compare with one; asked before each step.
+        """Features of a batch by a frozen model, for objectives that compare with one; called before each step.
 
         Args:
             images: (N, 3, H, W), on the device.
             batch: the rest of the loader's batch, paths for example.
 
         Returns:
-            What the objective's own ``forward`` wants, features (N, D) without gradient for example; or None.
+            The argument ``reference`` of :meth:`forward`: features (N, D) without gradient, for example; or None.
         """
         return None
 
     def fingerprint(self) -> str:
-        """Tells the frozen model of one run from another's; empty without one."""
+        """Identifies the frozen model of a run; empty without one."""
         return ""
 
     def forward(self, outputs: Outputs, pids: Tensor, reference: Any = None) -> Terms:
@@ -63,7 +63,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def accuracy(self, outputs: Outputs, pids: Tensor) -> Tensor:
-        """How well a batch is told apart, in percent; asked before :meth:`forward`, which may learn from the batch.
+        """Accuracy on a batch in percent; called before :meth:`forward`, which may change the objective.
 
         Args:
             outputs: of the model.
@@ -94,7 +94,7 @@ class TripletObjective(Objective):
     Args:
         margin: of the triplet loss.
         weight_t: weight of the triplet loss.
-        weight_x: weight of the cross-entropy; 0 as in the host's configuration (the host's engine alone has 1).
+        weight_x: weight of the cross-entropy; 0 as in the host's configuration (the default of the host's engine is 1).
         label_smooth: whether to smooth the labels by 0.1.
 
     Raises:
@@ -124,7 +124,7 @@ class TripletObjective(Objective):
 
 
 class MGNObjective(TripletObjective):
-    """MGN's objective [code]: triplet loss over the whole-map parts plus cross-entropy over all parts.
+    """MGN's objective [code]: triplet loss over the global parts plus cross-entropy over all parts.
 
     Margin 1.2 on features that are not normalised, no label smoothing, both terms with weight 1.
 
@@ -138,7 +138,7 @@ class MGNObjective(TripletObjective):
 
 
 def accuracy(outputs: Outputs, pids: Tensor) -> Tensor:
-    """Share of the batch, in percent, whose identity the mean of all classifiers' logits names."""
+    """Share of the batch, in percent, whose identity has the largest mean logit over all classifiers."""
     named = torch.stack([logits.detach().float() for logits in outputs.logits]).mean(dim=0).argmax(dim=1)
     return 100.0 * (named == pids).float().mean()
 

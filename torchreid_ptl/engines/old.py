@@ -18,9 +18,9 @@ class OldModel(FrozenModel):
     """The model that encoded the gallery: frozen, with its own size and normalisation of images.
 
     Args:
-        network: any model of the host or the plugin, with its weights; it is put into evaluation mode for ever.
-        expects: how it expects its images; 256 x 128 pixels with ImageNet's normalisation if None.
-        device: where it works.
+        network: any model of the host or the plugin, with its weights; it is always in evaluation mode.
+        expects: its preprocessing; 256 x 128 pixels with ImageNet's normalisation if None.
+        device: of the network.
         classifier: (C_old, D) weights of its classifier, for the methods that use one.
         **options: further arguments of :class:`FrozenModel`.
 
@@ -40,7 +40,7 @@ class OldModel(FrozenModel):
         if classifier is not None and (classifier.dim() != 2 or classifier.shape[1] != self.dim):
             raise ValueError(
                 f"The old classifier has weights {tuple(classifier.shape)} and the old descriptor {self.dim} "
-                f"dimensions; weights (C_old, {self.dim}) are wanted"
+                f"dimensions; expected weights (C_old, {self.dim})"
             )
         self.classifier = classifier
 
@@ -51,7 +51,7 @@ class OldModel(FrozenModel):
 
         Args:
             images: (path, identity, camera, ...) of each.
-            label: shown beside the progress.
+            label: shown with the progress.
             options: flip and precision; neither flipped nor in lower precision if None.
             **loading: ``batch_size``, ``workers`` and ``on_bad_image`` of :func:`loader_in_order`.
 
@@ -60,18 +60,18 @@ class OldModel(FrozenModel):
         """
         expects = self.expects
         loader = loader_in_order(images, expects.height, expects.width, expects.mean, expects.std, **loading)
-        with random_state_kept(), torch.no_grad():  # a loader draws a seed; the training goes as it would without
+        with random_state_kept(), torch.no_grad():  # a loader draws a seed; the training is not affected
             return extract(self, loader, label, self.device, options or EvaluationOptions())
 
 
 def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, keep: bool = True) -> OldFeatures:
-    """Old features of the training images: opened where they were computed before, else computed and saved.
+    """Old features of the training images: from an existing file, else computed and saved.
 
     Args:
         old: the old model.
         datamanager: the host's or this package's.
         path: a .npy file to open, or to write; None keeps them in memory only.
-        keep: a file of something else is an error; False lets it be replaced.
+        keep: a file of something else is an error; False replaces it.
 
     Raises:
         BankError: the file is damaged or no bank, or of another model, preprocessing or list of images.

@@ -1,4 +1,4 @@
-"""What the old model says of the training set, as the compatible losses want it."""
+"""Old features of the training set, as inputs of the compatible losses."""
 
 import functools
 import hashlib
@@ -16,7 +16,7 @@ from ..runtime.errors import ArgumentError
 
 
 class _OldBatch(NamedTuple):
-    """What the gallery knows of a batch.
+    """Old features, rows and cameras of a batch.
 
     Attributes:
         features: (B, D); zeros for an image without an old feature.
@@ -30,14 +30,14 @@ class _OldBatch(NamedTuple):
 
 
 class OldGallery:
-    """Old features of the training images with their identities and cameras, and what follows from them.
+    """Old features of the training images with their identities and cameras, and class means.
 
     Args:
         bank: old features by the images' names.
-        datamanager: of the training; images that the bank lacks have no old side.
+        datamanager: of the training; images that the bank lacks have no old feature.
         classifier: (C_old, D) weights of the old classifier, if they are known.
         classes: (C,) its row for each training identity, -1 for an unknown one.
-        device: where the losses work.
+        device: of the losses.
 
     Attributes:
         gallery_pids: (G,) their identities.
@@ -62,7 +62,7 @@ class OldGallery:
             raise ValueError("An old classifier needs its row for each training identity (classes), and the reverse")
         self.old_classifier = None if classifier is None else classifier.detach().float().to(device)
         self.old_classes = None if classes is None else classes.to(device)
-        if classifier is not None and classes is not None:  # they are no part of the features, but of the training
+        if classifier is not None and classes is not None:  # part of the training, not of the features
             self.fingerprint = _digest(bank.fingerprint, classifier, classes)
         self._class_of: Tensor | None = None
         self._root = root_of(datamanager)
@@ -70,7 +70,7 @@ class OldGallery:
         self.update_labels(datamanager)
         missing = len(training_images(datamanager)) - len(self.gallery)
         if missing:
-            print(f"{missing} training images have no old feature: nothing old is asked of them")
+            print(f"{missing} training images have no old feature and are not in the compatible losses")
 
     @property
     def dim(self) -> int:
@@ -78,7 +78,7 @@ class OldGallery:
         return self._features.shape[1]
 
     def update_labels(self, datamanager: Any) -> bool:
-        """Takes the images and identities that the training has now; returns whether anything changed.
+        """Takes the present images and identities of the training; returns whether anything changed.
 
         Raises:
             ValueError: no training image has an old feature.
@@ -89,7 +89,7 @@ class OldGallery:
         held = rows >= 0
         if not held.any():
             raise ValueError(
-                f"None of the {len(names)} training images has an old feature: {names[0]!r} is wanted, and the bank "
+                f"None of the {len(names)} training images has an old feature: {names[0]!r} is needed, and the bank "
                 f"names {self._bank.names[0]!r} for example. Give the old features of these images"
             )
         labels = torch.tensor([image[1:3] for image in images])[held]
@@ -105,7 +105,7 @@ class OldGallery:
         return True
 
     def resize(self, dim: int, rule: str = "error") -> int:
-        """Brings the old side to a dimension that the new model's descriptors can be compared in.
+        """Converts the old features to the dimension of the comparison.
 
         Args:
             dim: of the new model's descriptor.
@@ -128,7 +128,7 @@ class OldGallery:
         return common
 
     def batch(self, data: Mapping[str, Any]) -> _OldBatch:
-        """The old side of a loader's batch."""
+        """The old features of a loader's batch."""
         names = names_of(data["impath"], self._root)
         ids = torch.tensor([self._row.get(name, -1) for name in names], device=self.device)
         features = self.gallery[ids.clamp(min=0)].masked_fill(ids[:, None] < 0, 0.0)
@@ -138,8 +138,8 @@ class OldGallery:
     def gallery(self) -> Tensor:
         """(G, D) old features of the training images that have one."""
         rows = self._state[:, 0]
-        whole = len(rows) == len(self._features) and bool((rows == torch.arange(len(rows))).all())
-        return (self._features if whole else self._features[rows]).to(self.device)
+        every = len(rows) == len(self._features) and bool((rows == torch.arange(len(rows))).all())
+        return (self._features if every else self._features[rows]).to(self.device)
 
     @property
     def gallery_image_ids(self) -> Tensor:
@@ -159,7 +159,7 @@ class OldGallery:
         return sums / counts[:, None]  # 0 / 0 is NaN
 
     def _follow_classes(self) -> None:
-        """Where identities are numbered anew, each has the old class that its images began with, if that is one."""
+        """With new identity labels, the old class of each is that of its images, if it is the same for all."""
         rows, pids = self._state[:, 0], self._state[:, 1]
         if self.old_classes is None:
             return

@@ -1,4 +1,4 @@
-"""What a model put out in a training step, in one form for every objective."""
+"""Outputs of a model in a training step, in one form for every objective."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class Outputs:
             loss: what the model was built for.
 
         Raises:
-            ValueError: a pair was expected and something else came.
+            ValueError: a pair was expected; names the type.
         """
         if loss == "softmax":
             return cls(_as_tuple(raw), ())

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, and continuing from one as if the run had never stopped."""
+"""The content of a checkpoint, and the exact continuation of a run from one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from .engine import ImagePTLEngine
 
 Differences = Callable[[Mapping[str, Any], Mapping[str, Any]], list[str]]
-"""Takes the configuration in a checkpoint and the present one; tells what differs and must not, in words."""
+"""From the configuration in a checkpoint and the present one, the forbidden differences in words."""
 
 
 def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, Any]:
-    """Everything an exact continuation needs; the first entries are those of the host's checkpoints.
+    """The complete state of a run; the first entries are those of the host's checkpoints.
 
     Args:
         engine: at the end of ``epoch``, whose cells' states are cleared anyway when the next one starts.
@@ -75,20 +75,20 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
     Args:
         engine: freshly built with the settings of the run to continue.
         folder: where the run's checkpoints are.
-        resume: a file, or ``'auto'`` for the newest whole one in ``folder``.
-        only_testing: load the model alone; finding nothing is then an error.
+        resume: a file, or ``'auto'`` for the newest complete one in ``folder``.
+        only_testing: load only the model; no checkpoint is then an error.
 
     Returns:
         The epoch to go on with, counted from 0; 0 when ``'auto'`` finds none.
 
     Raises:
-        CheckpointError: the checkpoint is torn, of another model, or of a run with other settings.
+        CheckpointError: the checkpoint is truncated, of another model, or of a run with other settings.
         FileNotFoundError: no such file, or nothing to test in ``folder``.
     """
     if resume == "auto":
         found = newest_checkpoint(folder)
         if found is None and only_testing:
-            raise MissingFileError(f"{{resume}} is auto and {folder} holds no whole checkpoint to test")
+            raise MissingFileError(f"{{resume}} is auto and {folder} holds no complete checkpoint to test")
         if found is None:
             print(f"Nothing to resume in {folder}: starting from the beginning")
             return 0
@@ -107,7 +107,7 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
 
 
 def every_difference(before: Mapping[str, Any], today: Mapping[str, Any]) -> list[str]:
-    """All settings in which two configurations differ; one that only one side knows is no difference.
+    """All settings in which two configurations differ; one that only one side has is no difference.
 
     Example:
         >>> every_difference({"train": {"lr": 0.1, "seed": 1}}, {"train": {"lr": 0.2}})

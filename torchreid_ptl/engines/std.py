@@ -21,17 +21,17 @@ class STDObjective(FeatureObjective):
     """The student's own objective, and the distance of its feature to the teacher's.
 
     Progressive Transfer Learning, arXiv 1908.02492, Eq. 4 [paper]: (1 - lambda) cross-entropy + lambda L1. Another
-    objective may stand in place of the cross-entropy, MGN's for example [ours]. A student with several features (the
-    eight parts of MGN) is compared by all of them side by side, as they stand in its descriptor. With ``lambda_`` 0 the
-    teacher is not asked and the terms are the plain objective's; with 1 no label is used.
+    objective may replace the cross-entropy, MGN's for example [ours]. A student with several features (the eight parts
+    of MGN) is compared by all of them, concatenated as in its descriptor. With ``lambda_`` 0 the teacher is not used
+    and the terms are the plain objective's; with 1 no label is used.
 
     Args:
         teacher: the fine-tuned PTL model.
         lambda_: weight of the distillation, from 0 to 1.
         base: the student's own objective; :class:`SoftmaxObjective` if None.
         projection: maps the student's feature to the teacher's dimension; :func:`projection_of` makes one. Its
-            parameters belong into the optimiser; it is dropped afterwards, being no part of the student.
-        table: the teacher's features of all training images, so that it is not asked in each step.
+            parameters belong in the optimiser; it is no part of the student.
+        table: the teacher's features of all training images, so that it is not run in each step.
 
     Raises:
         ValueError: ``lambda_`` outside [0, 1].
@@ -64,12 +64,12 @@ class STDObjective(FeatureObjective):
         precision: str = "float32",
         channels_last: bool = False,
     ) -> "STDObjective":
-        """Puts a distillation together.
+        """Builds the objective.
 
         Args:
             student: on its device, built with ``loss='triplet'`` so that it gives features.
-            teacher: any model of the host or the plugin, with its weights; or a :class:`FrozenModel`, for one that
-                wants images of another size or normalisation. It is put into evaluation mode for ever.
+            teacher: any model of the host or the plugin, with its weights; or a :class:`FrozenModel`, for one
+                with images of another size or normalisation. It is always in evaluation mode.
             datamanager: of the student's images.
             lambda_: weight of the distillation, from 0 to 1.
             base: the student's own objective; :class:`SoftmaxObjective` if None.
@@ -101,11 +101,11 @@ class STDObjective(FeatureObjective):
         return objective
 
     def prepare(self, student: nn.Module, style: Preprocessing) -> None:
-        """Checks the student against the teacher, before a step is made.
+        """Checks the student against the teacher, before the first step.
 
         Args:
-            student: the model to be trained; an MGN is told to give all its parts.
-            style: of the images it will get.
+            student: the model to be trained; an MGN gives all its parts afterwards.
+            style: of its images.
 
         Raises:
             ValueError: it gives no features, or of another dimension than the teacher's.

@@ -1,4 +1,4 @@
-"""What the commands do, callable from Python."""
+"""The functions of the commands, callable from Python."""
 
 from .chain import Chain
 from .evaluate import evaluate, evaluate_files

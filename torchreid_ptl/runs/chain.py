@@ -1,4 +1,4 @@
-"""A chain: runs that follow each other, each from the weights of those before it."""
+"""A chain: successive runs, each from the weights of an earlier one."""
 
 import gc
 import itertools
@@ -28,7 +28,7 @@ from .run import RESULTS, explain_interruption
 SUMMARY = ("chain.md", "chain.csv")
 _FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
           "compat.old_images")}  # fmt: skip
-"""By the name of the loss, the settings that name files besides the weights a stage begins from."""
+"""By the name of the loss, the settings that name further files than the weights a stage begins from."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Chain:
     """Stages, each a run, with weights that pass from one to the next.
 
     Attributes:
-        common: the settings of all stages, where they set nothing for themselves.
+        common: the settings of all stages, where they set nothing themselves.
         stages: in order.
-        resume: whether the configuration asks to go on with what was begun.
+        resume: whether the configuration asks to resume.
 
     Example::
 
@@ -55,7 +55,7 @@ class Chain:
         """The chain of a configuration, all of whose stages are checked.
 
         Raises:
-            ConfigError: there is no chain, or a stage cannot run; says which, and why.
+            ConfigError: there is no chain, or a stage cannot run; names it and the reason.
         """
         asked = request(config, overrides)
         if not asked.has_chain:
@@ -74,22 +74,21 @@ class Chain:
         return Path(self.common.data.save_dir)
 
     def as_config(self) -> dict[str, Any]:
-        """What a file holds that describes the same chain."""
+        """The content of a configuration file of the same chain."""
         stages = [({NAME: stage.name} if stage.named else {}) | _tree(stage.given) for stage in self.stages]
         return {**to_dict(self.common), CHAIN: stages}
 
     def execute(
         self, *, resume: bool = False, after_stage: Callable[[ImagePTLEngine], object] | None = None
     ) -> "Chain":
-        """Runs what is not done, and writes the summary.
+        """Runs the stages and writes the summary.
 
         Args:
-            resume: go on with what was begun: finished stages are skipped, the interrupted one goes on after its
-                newest complete checkpoint.
+            resume: skip finished stages, and continue the interrupted one after its newest complete checkpoint.
             after_stage: called with the engine of each stage that ran.
 
         Raises:
-            ConfigError: there is something to resume, but of another chain.
+            ConfigError: ``resume``, and the folder holds another chain.
             FileNotFoundError: a data set or a file of weights is missing; nothing was trained.
         """
         resume = resume or self.resume
@@ -102,12 +101,12 @@ class Chain:
         return self
 
     def check_files(self) -> None:
-        """Looks for what the stages need: folders of data sets, and weights that no stage trains.
+        """Checks the folders of data sets, and weights that no stage trains.
 
         Raises:
             ConfigError: a stage asks for another embedding head than the weights it begins from have.
             ValueError: an unknown data set.
-            FileNotFoundError: something is missing; says for which stage.
+            FileNotFoundError: a folder or a file is missing; names the stage.
         """
         for stage in self.stages:
             with naming_stage(stage):
@@ -120,7 +119,7 @@ class Chain:
         self._check_embeddings()
 
     def describe(self, stage: Stage) -> str:
-        """In words: what a stage trains, on what, from what."""
+        """A sentence: what a stage trains, on which data sets, from which weights."""
         config = stage.config
         does = f"trains {config.model.name} on {', '.join(config.data.sources)}"
         if not stage.run.trains:
@@ -136,7 +135,7 @@ class Chain:
         return f"{does}, beginning from {source}{learns}"
 
     def record(self) -> dict[str, Any]:
-        """What stages train with, as ``chain.json`` keeps it."""
+        """The settings of the stages, the content of ``chain.json``."""
         return {
             "stages": [
                 {
@@ -162,10 +161,10 @@ class Chain:
         if after_stage:
             after_stage(engine)
         del engine
-        gc.collect()  # networks and optimisers refer to each other and would share the memory with the next stage's
+        gc.collect()  # networks and optimisers refer to each other; frees them before the next stage
 
     def _archive_dependents(self, stage: Stage) -> None:
-        """Moves what later stages made of the weights of one that is about to be trained."""
+        """Archives the outputs of later stages that depend on one that is about to be trained."""
         for later in self.stages[stage.number :]:
             if stage.number - 1 in later.needs:
                 archive(later.run.folder, [*run_outputs(later.run.folder), *WRITTEN_BY_TRAINING])
@@ -184,7 +183,7 @@ class Chain:
         replace_file(self.folder / "config.yaml", text.encode())
 
     def _written_before(self) -> list[str]:
-        """Names of what an earlier chain, or a single run, wrote in the chain's folder and this one would overwrite."""
+        """Names of the files of an earlier chain, or of a single run, that this chain would overwrite."""
         try:
             stages = [stage["folder"] for stage in _read_record(self.folder / RECORD)]
         except (ConfigError, FileNotFoundError):
@@ -195,19 +194,18 @@ class Chain:
         return list(dict.fromkeys(names))
 
     def _require_same(self) -> bool:
-        """Makes sure a chain goes on as it was begun; returns whether there is something to go on with."""
+        """Refuses to resume another chain; returns whether there is one to resume."""
         path = self.folder / RECORD
         anew = (
-            "begin anew without --resume, which moves what is there to a folder earlier-N, or choose another "
-            "data.save_dir"
+            "begin anew without --resume, which moves the files to a folder earlier-N, or choose another data.save_dir"
         )
         if not path.is_file():
             places = [self.folder, *(stage.run.folder for stage in self.stages)]
-            left = [place / name for place in places for name in (RESULTS, CHECKPOINTS) if (place / name).exists()]
-            if left:
+            found = [place / name for place in places for name in (RESULTS, CHECKPOINTS) if (place / name).exists()]
+            if found:
                 raise ConfigError(
                     f"{self.folder} has no {RECORD} and cannot be resumed, but it holds "
-                    f"{', '.join(str(file.relative_to(self.folder)) for file in left)}: {anew}"
+                    f"{', '.join(str(file.relative_to(self.folder)) for file in found)}: {anew}"
                 )
             return False
         then, now = _read_record(path), self.record()["stages"]
@@ -220,7 +218,7 @@ class Chain:
         return True
 
     def _require_weights_stay(self, moved: Sequence[str]) -> None:
-        """Weights that a stage needs must not be among what is moved out of its way."""
+        """Refuses weights that a stage needs and that would be archived."""
         for stage in self.stages:
             files = [get(stage.asked, key) for key in ("model.load_weights", *_FILES.get(stage.asked.loss.name, ()))]
             for weights in filter(None, files):
@@ -232,7 +230,7 @@ class Chain:
                     )
 
     def _check_embeddings(self) -> None:
-        """Embedding heads that do not fit are found before the stages in front are trained."""
+        """Checks the embedding heads of all stages before the first is trained."""
         if not any(stage.config.model.embedding for stage in self.stages):
             return
         dims: list[int] = []
@@ -282,7 +280,7 @@ class Chain:
 
 @contextmanager
 def naming_stage(stage: Stage) -> Iterator[None]:
-    """Says which stage an error is about."""
+    """Names the stage in the message of an error."""
     try:
         yield
     except FileNotFoundError as error:
@@ -316,7 +314,7 @@ def _read_record(path: Path) -> list[dict[str, Any]]:
 
 
 def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list[str]:
-    """In words; a setting that one of them does not know is of another version and no difference."""
+    """In words; a setting that only one of them has is of another version and no difference."""
     if old is None:
         return [f"{new['name']!r} was not there"] if new else []
     if new is None:
@@ -331,7 +329,7 @@ def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list
 
 def _require_file(key: str, name: str) -> None:
     if name and not Path(name).is_file():
-        raise FileNotFoundError(f"{key} names {name}, which is not there")
+        raise FileNotFoundError(f"{key} names {name}, which does not exist")
 
 
 def _tree(flat: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stages of a chain: what files and command line say, turned into one configuration each."""
+"""The stages of a chain: one configuration each, from files and command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +29,13 @@ IDENTITIES = (
     "cuhk03.labeled_images",
     "cuhk03.classic_split",
 )
-"""Settings that decide who the training identities are, and in which order a classifier counts them."""
+"""Settings that determine the training identities and their class numbers."""
 _OF_THE_CHAIN = {
-    "data.targets": "the summary compares all stages on the same data sets; set it for the whole chain, or with -t",
-    "data.save_dir": "a stage has a folder in that of the chain; set it for the whole chain",
-    "model.resume": "a chain goes on as a whole: --resume",
+    "data.targets": "the summary compares all stages on the same data sets; set it for the chain, or with -t",
+    "data.save_dir": "a stage has a folder in that of the chain; set it for the chain",
+    "model.resume": "stages are resumed together: --resume",
 }
-"""Keys that a stage cannot have for itself, and why."""
+"""Keys that a stage cannot set, and why."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Stage:
         number: counted from 1.
         name: given, or the data sets it trains on, joined by ``+``.
         named: whether the name was given.
-        given: the keys it sets for itself, with their final values.
-        asked: its settings as the file says.
+        given: the keys it sets itself, with their final values.
+        asked: its settings as in the file.
         config: its settings with the weights of earlier stages filled in.
-        start: index of the earlier stage whose final weights it begins from; None to begin as its settings say.
+        start: index of the earlier stage whose final weights it begins from; None to begin from those of its settings.
         references: settings that are the final weights of an earlier stage, and the index of that one.
     """
 
@@ -69,7 +69,7 @@ class Stage:
 
     @property
     def run(self) -> Run:
-        """What it does."""
+        """Its run."""
         return Run(self.config)
 
     @property
@@ -85,10 +85,10 @@ def plan_stages(asked: Request) -> tuple[CfgNode, list[Stage]]:
     """Reads the stages of a chain; the command line wins over everything, in every stage.
 
     Returns:
-        The settings of all stages where they set nothing for themselves, and the stages.
+        The settings of all stages where they set nothing themselves, and the stages.
 
     Raises:
-        ConfigError: it cannot be run; says which stage, what was got, and what is allowed.
+        ConfigError: it cannot be run; names the stage, the value, and what is allowed.
     """
     items, origin = [(value, origin) for key, value, origin in (*asked.files, *asked.given) if key == CHAIN][-1]
     files, given = ([entry for entry in entries if entry[0] != CHAIN] for entries in (asked.files, asked.given))
@@ -129,7 +129,7 @@ def _linked(stage: Stage, index: int, earlier: Sequence[Stage]) -> Stage:
     config = stage.asked.clone()
     config.defrost()
     begun = _begun_from(stage, index, earlier)
-    # a stage that trains nothing hands on what it began from
+    # a stage that trains nothing passes on the weights it began from
     start = begun if begun is None or earlier[begun].run.trains else earlier[begun].start
     if start is not None:
         config.model.load_weights = str(earlier[start].run.final_weights)
@@ -148,7 +148,7 @@ def _linked(stage: Stage, index: int, earlier: Sequence[Stage]) -> Stage:
 
 
 def fits(model: str, earlier: str) -> bool:
-    """Whether weights of one model are a beginning for another: the same one, or the backbone in it."""
+    """Whether a model can begin from weights of another: the same one, or its backbone."""
     return model == earlier or any(model == earlier + suffix for suffix in SUFFIXES)
 
 
@@ -212,7 +212,7 @@ def _require_items(items: Any, origin: str) -> None:
             "sets, or mappings of settings"
         )
     if not items:
-        raise ConfigError(f"{CHAIN} in {origin} has no stages; list at least one, or leave the key out")
+        raise ConfigError(f"{CHAIN} in {origin} has no stages; list at least one, or remove the key")
 
 
 def _require_no_sources(given: Sequence[Entry]) -> None:
@@ -266,7 +266,7 @@ def _require_sources(stage: Stage) -> None:
 
 
 def _targets(stages: Sequence[Stage]) -> list[str]:
-    """All sources with a test set, in order; parts have that of the whole set, held-out ones their own."""
+    """All sources with a test set, in order; parts have that of the full set, held-out ones their own."""
     names = dict.fromkeys(name for stage in stages for name in stage.asked.data.sources)
     found = list(dict.fromkeys(test_of(name) for name in names if not host.is_train_only(name)))
     if not found:

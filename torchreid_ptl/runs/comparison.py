@@ -1,4 +1,4 @@
-"""Comparisons of versions of a model: after backward-compatible training, and what all of them write."""
+"""Comparisons of versions of a model after backward-compatible training, and their files."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from ..report.files import COMPARISON, archive_previous, run_outputs, write_conf
 from ..runtime.device import device_of
 
 INDEPENDENT = "independent"
-"""The name of the model that was trained without regard to the others."""
+"""The name of the model that was trained without the others."""
 
 
 def comparison_options(config: CfgNode) -> EvaluationOptions:
-    """How versions are compared: by the cosine of their descriptors, whatever the metric of the test."""
+    """The options of a comparison: always by the cosine of the descriptors."""
     return EvaluationOptions(
         flip=config.eval.flip,
         precision=config.eval.precision,
@@ -49,8 +49,8 @@ def write_all(
         found: by data set.
         origins: where the descriptors of each version come from, by name.
         config: of the test.
-        folder: where; what an earlier comparison wrote there is archived.
-        dimensions: what was done where dimensions differ.
+        folder: of the files; those of an earlier comparison are archived.
+        dimensions: the rule where dimensions differ.
         started: when the work began, by ``time.monotonic()``.
         fractions: parts of the gallery that were re-encoded.
         bad_images: that could not be read.
@@ -79,13 +79,13 @@ def compare_after_training(engine: ImagePTLEngine, config: CfgNode, folder: Path
         folder: of the run.
 
     Returns:
-        The files; none after another training, or when only features of the old model are left.
+        The files; none after another training, or without the old model.
     """
     objective = engine.objective
     if not isinstance(objective, CompatibleObjective) or not engine.descriptors:
         return []
     if objective.old_model is None:
-        print("The old model is gone: compare with its features of queries and gallery by torchreid_ptl compatibility")
+        print("No old model to compare with: give its features of queries and gallery to torchreid_ptl compatibility")
         return []
     started, compat, name = time.monotonic(), config.compat, config.model.name
     origins = {

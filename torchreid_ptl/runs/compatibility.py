@@ -1,4 +1,4 @@
-"""What ``compatibility`` does: versions of a model on each other's galleries, from networks or from files."""
+"""Comparison of versions of a model on each other's galleries, from networks or from files."""
 
 import re
 import time
@@ -33,7 +33,7 @@ _OF_A_VERSION = ("model.name", "model.load_weights", "model.resume", "model.pret
 
 @dataclass(frozen=True)
 class Version:
-    """What a version of a model makes of the images.
+    """The descriptors of a version of a model.
 
     Attributes:
         origin: where its descriptors come from, by name.
@@ -57,14 +57,14 @@ def compare_models(
 
     Args:
         versions: (model, weights) of each, the oldest first, by name.
-        independent: (model, weights) of the newest version trained without regard to the others, for the gain.
+        independent: (model, weights) of the newest version trained without the others, for the gain.
         config: configuration of the images and the test.
         dimensions: where those of versions differ: ``'error'``, ``'truncate'`` or ``'pad'``.
         fractions: parts of the gallery that are re-encoded.
         **overrides: see :func:`~torchreid_ptl.config.request.request`.
 
     Returns:
-        What was found on each data set.
+        The comparison on each data set.
 
     Raises:
         ConfigError: fewer than two versions, names that do not fit, or a setting that is not allowed.
@@ -172,13 +172,7 @@ def _compare(
             dimensions,
             started=started,
             fractions=fractions,
-            bad_images={
-                path
-                for each in versions.values()
-                for pair in each.sides.values()
-                for s in pair
-                for path in s.bad_images
-            },
+            bad_images=_bad_images(versions.values()),
             inputs=inputs,
         )
         print("Wrote: " + ", ".join(map(str, written)))
@@ -224,10 +218,10 @@ def _read(name: str, paths: Sequence[str]) -> Version:
 
 
 def _refuse(config: CfgNode) -> None:
-    """What changes how galleries are ranked has no meaning between versions."""
+    """Re-ranking and the single-gallery-shot protocol are not defined between versions."""
     for key, value in (
         ("test.rerank", config.test.rerank),
         ("cuhk03.use_metric_cuhk03", config.cuhk03.use_metric_cuhk03),
     ):
         if value:
-            raise ConfigError(f"{key} is True; compatibility is measured on plain rankings of the whole gallery: False")
+            raise ConfigError(f"{key} is True; compatibility is measured on plain rankings: set it to False")

@@ -1,4 +1,4 @@
-"""Trying a configuration without its data: made images, two steps, one test, nothing left behind."""
+"""Dry run of a configuration without its data: synthetic images, two steps, one test, a temporary folder."""
 
 import tempfile
 from collections.abc import Collection
@@ -25,8 +25,8 @@ def try_run(run: Run) -> None:
     """Runs two training steps and a test of a configuration on a handful of drawn images.
 
     Model, objective, optimiser, scheduler, image size, augmentation and test options are the configuration's; the data
-    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, what
-    makes a cluster and the folder for results are not.
+    sets, the number of epochs, the size of a batch, ImageNet weights, those of a teacher or an old model, the
+    clustering and the folder for results are not.
 
     Args:
         run: checked.
@@ -34,7 +34,7 @@ def try_run(run: Run) -> None:
     with tempfile.TemporaryDirectory(prefix="torchreid_ptl-") as folder:
         tried = _equipped(shrunk(run.config, folder), Path(folder) / "frozen.pth")
         _require_steps(Run(tried).execute())
-    print(f"Dry run of {run.config.model.name} done: {STEPS} steps of {IMAGES // STEPS} made images and a test")
+    print(f"Dry run of {run.config.model.name} done: {STEPS} steps of {IMAGES // STEPS} synthetic images and a test")
 
 
 def try_chain(chain: Chain) -> None:
@@ -44,13 +44,13 @@ def try_chain(chain: Chain) -> None:
         asked = [_tried_stage(stage, Path(folder)) for stage in chain.stages]
         Chain(common, tuple(link(folder, common.data.targets, asked))).execute(after_stage=_require_steps)
     print(
-        f"Dry run of {len(chain.stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} made images and a test; "
-        "the figures say nothing"
+        f"Dry run of {len(chain.stages)} stages done: each {STEPS} steps of {IMAGES // STEPS} synthetic images and a "
+        "test; the scores are meaningless"
     )
 
 
 def _tried_stage(stage: Stage, folder: Path) -> Stage:
-    """All stages see the same made people; whether a classifier is kept is decided by the real ones."""
+    """All stages train on the same synthetic identities; a classifier is kept as with the real ones."""
     tried = shrunk(stage.asked, str(folder))
     tried = _equipped(tried, folder / f"frozen-{stage.number}.pth", [key for key, _ in stage.references])
     tried.defrost()
@@ -75,7 +75,7 @@ def shrunk(config: CfgNode, folder: str) -> CfgNode:
     tried.sampler.num_cams = tried.sampler.num_datasets = 1
     tried.data.load_train_targets = tried.data.combineall = False
     tried.test.evaluate = False
-    # nearest pairs and single images: several clusters whatever a network sees
+    # nearest pairs and single images: several clusters for any features
     if "cluster" in (tried.loss.name, tried.compat.objective):
         cluster = tried.loss.cluster
         cluster.eps, cluster.min_samples, cluster.k1, cluster.k2 = 0.99, 1, 1, 1
@@ -85,9 +85,9 @@ def shrunk(config: CfgNode, folder: str) -> CfgNode:
 
 
 def _equipped(tried: CfgNode, path: Path, references: Collection[str] = ()) -> CfgNode:
-    """Gives a run that needs one a teacher, or an old model, that has learnt nothing.
+    """Gives a run that needs one an untrained teacher or old model.
 
-    It has an embedding head if the one it stands for has one.
+    It has an embedding head if the real one has.
 
     Args:
         tried: the settings, which are changed.
@@ -103,7 +103,7 @@ def _equipped(tried: CfgNode, path: Path, references: Collection[str] = ()) -> C
         std.teacher_weights = _unlearned(tried, std.teacher, std.teacher_weights, (std.height, std.width), path)
     if tried.loss.name == "compatible" and OLD not in references:
         compat = tried.compat
-        if compat.bct.prototypes == "classifier":  # one that has learnt nothing knows none of the made people
+        if compat.bct.prototypes == "classifier":  # an untrained one knows none of the synthetic identities
             compat.bct.prototypes = "auto"
         compat.old, size = compat.old or tried.model.name, (compat.old_height, compat.old_width)
         compat.old_weights = _unlearned(tried, compat.old, compat.old_weights, size, path)

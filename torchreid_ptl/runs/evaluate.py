@@ -1,4 +1,4 @@
-"""What ``evaluate`` does: a trained model on data sets, or descriptors from files."""
+"""Evaluation of a trained model on data sets, or of descriptors from files."""
 
 import time
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def evaluate(
 
     Args:
         model: its name; that of the configuration by default.
-        weights: their file, or ``'imagenet'`` for those torchreid offers; those of the configuration by default.
+        weights: their file, or ``'imagenet'`` for those of torchreid; those of the configuration by default.
         config: configuration the model was trained with.
         shown: queries whose rank lists are shown, instead of the worst.
         keep_features: write the descriptors too, as .npz files.
@@ -101,7 +101,7 @@ def evaluate_files(
     files = dict(zip(SIDES, (query, gallery), strict=True))
     missing = [side for side, paths in files.items() if not paths]
     if missing:
-        raise ConfigError(f"Files of features come in two: --{missing[0]} is missing")
+        raise ConfigError(f"Files of queries and of the gallery are needed: --{missing[0]} is missing")
     lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
     asked = request(config, overrides).first(("data.save_dir", FOLDER, COMMAND_LINE), *lists)
     settings = configure(asked.last(("test.evaluate", True, COMMAND_LINE)))
@@ -126,10 +126,10 @@ def evaluate_files(
 
 
 def configure_test(asked: Request, model: str | None, weights: str | Path | None) -> CfgNode:
-    """The configuration of a test of a model, of which nothing is trained.
+    """The configuration of a test of a model, without training.
 
     Args:
-        asked: configuration and settings, which win over what follows from the others.
+        asked: configuration and settings, which win over the other arguments.
         model: its name; that of the configuration by default.
         weights: their file, or ``'imagenet'``; those of the configuration by default.
 
@@ -140,10 +140,10 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
     settings: dict[str, Any] = {"test.evaluate": True, "data.load_train_targets": False}
     if model:
         settings["model.name"] = model
-    if weights:  # whatever the configuration of the training began or went on from
+    if weights:  # in place of those of the training
         imagenet = weights == "imagenet"
         settings |= {"model.load_weights": "" if imagenet else str(weights), "model.resume": ""}
-        settings |= {"model.pretrained": imagenet, "model.embedding": 0}  # 0 goes by the weights
+        settings |= {"model.pretrained": imagenet, "model.embedding": 0}  # 0: as in the weights
     asked = asked.first(*((key, value, COMMAND_LINE) for key, value in settings.items()))
     targets = build_config([*asked.files, *asked.given]).data.targets
     # torchreid always loads a training set: a target's own, in the smallest batches

@@ -1,4 +1,4 @@
-"""One run: a folder, a configuration, finished or not, resumable."""
+"""One run: a folder and a configuration; resumable."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A training with its tests, or a test alone.
+    """A training with its tests, or only a test.
 
     Attributes:
         config: checked and frozen.
@@ -98,7 +98,7 @@ class Run:
         return not self._changed(found[1].get("config", {}), "weights")
 
     def check(self, *, resume: bool = False) -> None:
-        """Looks for the folders of its data sets, and whether a training in its folder is this one.
+        """Checks the folders of its data sets, and that a training in its own folder has the same settings.
 
         Raises:
             ConfigError: its folder is a chain's, or ``resume`` and it holds a training with other settings.
@@ -112,15 +112,15 @@ class Run:
         if changed:
             raise ConfigError(
                 f"--resume: {self.folder} holds a run with other settings: {'; '.join(changed)}. Resume with the "
-                "settings it had, choose another data.save_dir, or leave --resume out, which moves earlier results to "
+                "settings it had, choose another data.save_dir, or omit --resume, which moves earlier results to "
                 "earlier-N"
             )
 
     def execute(self, *, resume: bool = False, shown: Sequence[int] = ()) -> ImagePTLEngine:
-        """Runs it from seed to report.
+        """Trains, tests and writes the report.
 
         Args:
-            resume: go on after the newest complete checkpoint, if there is one.
+            resume: continue after the newest complete checkpoint, if there is one.
             shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
 
         Returns:
@@ -166,7 +166,7 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
     engine.run(**run_options(config))
     if engine.bad_images:
         bad = sorted(set(engine.bad_images))
-        print(f"{len(bad)} unreadable image(s) left out: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
+        print(f"{len(bad)} unreadable image(s) skipped: {', '.join(bad[:10])}{' ...' if len(bad) > 10 else ''}")
     write_config(config, folder)
     written = write_results(
         _verified(engine, config),
@@ -183,7 +183,7 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
 
 
 def _unknown(then: Mapping[str, Any]) -> list[str]:
-    """Settings of an earlier version of this package that a training used and that there are no more."""
+    """Settings of an earlier version of this package that a training used and that no longer exist."""
     loss, compat = then.get("loss", {}).get("name"), then.get("compat", {})
     used = [f"compat.{name}." for name in compat.get("losses", ())] if loss == "compatible" else []
     return [key for key, _ in flatten(then) if key.startswith(tuple(used)) and key not in SETTINGS]
@@ -201,19 +201,19 @@ def _verified(engine: ImagePTLEngine, config: CfgNode) -> list[TargetResult]:
 
 @contextmanager
 def explain_interruption(what: str, folder: Path, errors: bool = True) -> Iterator[None]:
-    """Says how to go on when long work stops.
+    """Prints how to resume when long work stops.
 
     Args:
         what: the work, in a word.
-        folder: of what is done.
-        errors: False for the user's interruption alone.
+        folder: of the results.
+        errors: False to print only after an interruption by the user.
     """
     try:
         yield
     except BaseException as error:
         if errors or isinstance(error, KeyboardInterrupt):
             print(
-                f"The {what} stopped. What is done stays in {folder}; the same command with --resume goes on.",
+                f"The {what} stopped. Its files are kept in {folder}; the same command with --resume continues it.",
                 file=sys.stderr,
             )
         raise

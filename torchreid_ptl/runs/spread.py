@@ -12,13 +12,13 @@ SCORES = ("mAP", "rank1")
 FIGURES = ("mean", "std", "min", "max")
 NOTE = (
     "Scores in percent; std is the standard deviation over runs (n - 1), empty for a single one. Differences smaller "
-    "than the spread over seeds are no difference seen."
+    "than the spread over seeds are no finding."
 )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run.
+    """The outcome of one run.
 
     Attributes:
         seed: ``train.seed``.
@@ -93,7 +93,7 @@ def table_csv(combinations: Sequence[Combination]) -> str:
 
 
 def table_markdown(combinations: Sequence[Combination]) -> str:
-    """The rows as a Markdown table in percent, with what may be read from it."""
+    """The rows as a Markdown table in percent, with a note on its reading."""
     table = []
     for row in rows(combinations):
         cells = {key: row[key] for key in (*combinations[0].values, "target")}

@@ -1,8 +1,8 @@
 """A sweep: every combination of values with every seed, each a run, and their scores with mean and spread over seeds.
 
 No sweep library is used: Hydra would replace the configuration, Optuna and Ray Tune search for a best value and keep
-their trials in stores of their own. Wanted is every combination, as often as there are seeds, in runs that are the same
-as single ones: a product and a loop.
+their trials in stores of their own. A sweep is every combination with every seed, in runs equal to single ones: a
+product and a loop.
 """
 
 import gc
@@ -39,12 +39,12 @@ class Sweep:
     Args:
         config: see :func:`~torchreid_ptl.config.request.request`.
         values: for each key all its values, as texts or as they are.
-        seeds: for every combination; ``train.seed`` alone by default.
+        seeds: for every combination; by default only ``train.seed``.
         **overrides: see :func:`~torchreid_ptl.config.request.request`.
 
     Attributes:
         folder: with a folder for each run, and the table.
-        combinations: with the runs of each and what came of them.
+        combinations: with the runs of each and their outcomes.
 
     Raises:
         ConfigError: an unknown key, a value that is not allowed, something named twice, or a key that cannot be swept.
@@ -64,7 +64,7 @@ class Sweep:
     ) -> None:
         asked, values, seeds = request(config, overrides), dict(values or {}), list(seeds)
         _check_keys(asked, values, seeds)
-        base = build_config([*asked.files, *asked.given])  # need not be valid: a swept value may be what makes it so
+        base = build_config([*asked.files, *asked.given])  # need not be valid without a swept value
         if base.model.resume:
             raise ConfigError(f"model.resume is {base.model.resume!r}; a sweep is continued with --resume")
         self.folder = Path(base.data.save_dir)
@@ -84,7 +84,7 @@ class Sweep:
         """Runs the sweep; writes its table after every run.
 
         Args:
-            resume: keep finished runs and go on with an interrupted one.
+            resume: keep finished runs and continue an interrupted one.
 
         Returns:
             The number of runs that failed.
@@ -107,7 +107,7 @@ class Sweep:
                     print(f"Run {number} of {len(self.runs)} ({elapsed} so far): {title}", flush=True)
                     combination.outcomes.append(_outcome(run, resume))
                     self._write_tables()
-                    gc.collect()  # a model and what refers to it in circles would share the memory with the next one
+                    gc.collect()  # frees the model, which has circular references, before the next run
         print(f"\n{table_markdown(self.combinations)}\nWrote: {', '.join(str(self.folder / name) for name in TABLES)}")
         return sum(bool(outcome.error) for combination in self.combinations for outcome in combination.outcomes)
 
@@ -144,7 +144,7 @@ def _outcome(run: Run, resume: bool) -> Outcome:
             print(f"Moved results with other settings to {archive(run.folder, run_outputs(run.folder))}")
         run.execute(resume=resume)
         return Outcome(seed, run.scores())
-    except Exception as error:  # whatever happens to one run, the others may do well; its log holds the traceback
+    except Exception as error:  # the other runs go on; the log holds the traceback
         text = f"{type(error).__name__}: {in_keys(error)}"
         print(f"Failed: {text}", file=sys.stderr)
         return Outcome(seed, error=text)
@@ -162,9 +162,9 @@ def _check_keys(asked: Request, values: Mapping[str, Sequence[Any]], seeds: Sequ
                 f"--values {key} has no value; give all of them behind the key: --values {key} VALUE VALUE"
             )
         if key in given:
-            raise ConfigError(f"{key} is given as KEY VALUE beside --values {key}; choose one of them")
+            raise ConfigError(f"{key} is given as KEY VALUE and as --values {key}; choose one of them")
     if seeds and "train.seed" in given:
-        raise ConfigError(f"train.seed is given beside --seeds {' '.join(map(str, seeds))}; choose one of them")
+        raise ConfigError(f"train.seed is given as KEY VALUE and as --seeds {' '.join(map(str, seeds))}; choose one")
 
 
 def _refuse_twice(where: str, names: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ def _read_seeds(given: Sequence[int | str]) -> list[int]:
     try:
         seeds = [int(seed) for seed in given]
     except ValueError as error:
-        raise ConfigError(f"--seeds takes whole numbers; got {' '.join(map(str, given))}") from error
+        raise ConfigError(f"--seeds takes integers; got {' '.join(map(str, given))}") from error
     _refuse_twice("--seeds", [str(seed) for seed in seeds])
     return seeds
 
@@ -187,7 +187,7 @@ def _typed(key: str, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """One text for every way to write a value, so that 0.50 is 0.5."""
+    """The same text for equal values, so that 0.50 is 0.5."""
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
@@ -198,7 +198,7 @@ def _pairs(values: Mapping[str, str]) -> list[str]:
 
 
 def _folder_name(values: Mapping[str, str]) -> str:
-    """``key=value,...``; what a file system may refuse is replaced, and a hash then keeps names apart."""
+    """``key=value,...``; characters that a file system may refuse are replaced, and a hash keeps names distinct."""
     name = ",".join(_pairs(values))
     safe = re.sub(r"[^\w.,=+\[\]-]", "-", name)[:150]
     return safe if safe == name else f"{safe}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""What ``train`` does: one run, or a chain of them."""
+"""Training and test: one run, or a chain of them."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ def train(config: Config = None, *, dry_run: bool = False, resume: bool = False,
 
     Args:
         config: a configuration file or its name, several of them (later ones win), or a tree of settings.
-        dry_run: build everything with made images and run two steps, without data.
-        resume: go on with what was interrupted, if there is anything.
+        dry_run: build everything with synthetic images and run two steps, without data.
+        resume: continue an interrupted run, if there is one.
         **overrides: settings that win over ``config``: a mapping for each section, ``train={"max_epoch": 5}``, or
             dotted keys, ``**{"train.max_epoch": 5}``.
 
