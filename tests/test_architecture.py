@@ -67,6 +67,11 @@ def test_the_check_sees_an_upward_import(tmp_path, monkeypatch):
     assert imported_rooms(bad) == {"engines", "models"}
 
 
+def test_one_function_decides_the_device():
+    asking = [path.name for path in PACKAGE.rglob("*.py") if "cuda.is_available" in path.read_text()]
+    assert sorted(asking) == ["device.py", "seeding.py"]  # the latter keeps the generators' states
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_host_knows_the_hosts_private_parts(path):
     text = path.read_text()

@@ -16,6 +16,7 @@ from ..cells import reset_states
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
 from ..runtime.checkpoint import check_room
+from ..runtime.device import device_of
 from ..runtime.errors import ArgumentError
 from ..runtime.files import archive
 from ..runtime.precision import PRECISIONS, autocast
@@ -90,7 +91,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.writer: Any = None
         if keep_last < 1:
             raise ArgumentError(f"{{keep_last}} is {keep_last}; at least the last checkpoint is kept")
-        self.device = torch.device("cuda" if self.use_gpu else "cpu")
+        self.device = device_of(use_gpu)
         if precision not in PRECISIONS:
             raise ArgumentError(f"{{precision}} is {precision!r}; allowed: {', '.join(PRECISIONS)}")
         require_fit(model, optimizer, objective)

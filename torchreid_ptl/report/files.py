@@ -20,6 +20,7 @@ from ..data.training_list import keep_training_list, training_list
 from ..engines import CHECKPOINTS
 from ..evaluation import Descriptors
 from ..runtime.checkpoint import epoch_checkpoints
+from ..runtime.device import device_of
 from ..runtime.files import archive, replace_file, safe_name
 from ..runtime.tables import as_csv
 from ..version import __version__
@@ -151,7 +152,7 @@ def write_page(folder: Path, report: Report, facts: Mapping[str, Any], config: C
 
 def provenance(config: CfgNode, seconds: float) -> dict[str, Any]:
     """Versions, seed, device and time, by which a run can be repeated."""
-    on_gpu = config.use_gpu and torch.cuda.is_available()
+    on_gpu = device_of(config.use_gpu).type == "cuda"
     return {
         "torchreid_ptl": __version__,
         "torchreid": host.version(),
