@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from .. import host
 from ..config.loading import CHAIN, ConfigError, Entry, build_config, flatten, get
 from ..config.request import Request
+from ..config.words import in_keys
 from ..data.names import ensure_registered
 from ..data.parts import test_of
 from ..runtime.files import safe_name
@@ -258,7 +259,7 @@ def _require_sources(stage: Stage) -> None:
     try:
         ensure_registered(stage.asked.data.sources)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {in_keys(error)}") from error
     known = host.image_datasets()
     for name in stage.asked.data.sources:
         if name not in known:
