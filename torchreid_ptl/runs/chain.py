@@ -19,13 +19,12 @@ from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
 from ..config.request import Config, request
 from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
-from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, provenance, run_outputs
+from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.files import archive, replace_file
-from ..runtime.tables import as_csv, as_markdown
 from .chain_plan import NAME, ROLES, Stage, plan_stages
+from .chain_summary import SUMMARY, summarise
 from .run import RESULTS, explain_interruption
 
-SUMMARY = ("chain.md", "chain.csv")
 _FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
           "compat.old_images")}  # fmt: skip
 """By the name of the loss, the settings that name further files than the weights a stage begins from."""
@@ -244,38 +243,7 @@ class Chain:
                 dims.append(agreed_embedding(asked, found, source))
 
     def _summarise(self) -> list[Path]:
-        """Prints the scores of all stages on all targets, and writes them; returns the files."""
-        rows = [self._row(stage) for stage in self.stages]
-        seconds = sum(row.pop("seconds") for row in rows)
-        scores = [_percent(row["targets"]) for row in rows]
-        columns = list(scores[0])
-        lines = [[row["folder"], *own.values()] for row, own in zip(rows, scores, strict=True)]
-        table = as_markdown([["stage", *columns], *lines])
-        print(f"mAP and rank-1 in percent, after each stage:\n{table}", end="")
-        own = ("folder", "model", "sources", "begins_from")
-        facts = [[" ".join(row[key]) if key == "sources" else row[key] for key in own] for row in rows]
-        lines = [[*fact, *each.values()] for fact, each in zip(facts, scores, strict=True)]
-        content = {"stages": rows, "provenance": provenance(self.common, seconds)}
-        paths = [self.folder / name for name in (*SUMMARY, RESULTS)]
-        for path, text in zip(
-            paths,
-            (table, as_csv([["stage", *own[1:], *columns], *lines]), json.dumps(content, indent=2) + "\n"),
-            strict=True,
-        ):
-            replace_file(path, text.encode("utf-8", "backslashreplace"))
-        return paths
-
-    def _row(self, stage: Stage) -> dict[str, Any]:
-        results, config = stage.run.results(), stage.config
-        return {
-            "name": stage.name,
-            "folder": stage.folder,
-            "model": config.model.name,
-            "sources": list(config.data.sources),
-            "begins_from": config.model.load_weights if stage.start is None else self.stages[stage.start].folder,
-            "targets": {name: results["targets"][name] for name in config.data.targets},
-            "seconds": results["provenance"]["seconds"],
-        }
+        return summarise(self.folder, self.common, self.stages)
 
 
 @contextmanager
@@ -287,15 +255,6 @@ def naming_stage(stage: Stage) -> Iterator[None]:
         raise FileNotFoundError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
     except ValueError as error:
         raise ConfigError(f"Stage {stage.number} ({stage.name!r}): {in_keys(error)}") from error
-
-
-def _percent(targets: dict[str, Any]) -> dict[str, str]:
-    figures = {"mAP": lambda found: found["mAP"], "rank-1": lambda found: found["cmc"]["1"]}
-    return {
-        f"{name} {figure}": f"{100 * score(found):.2f}"
-        for name, found in targets.items()
-        for figure, score in figures.items()
-    }
 
 
 def _read_record(path: Path) -> list[dict[str, Any]]:
@@ -324,7 +283,7 @@ def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list
         for key in ("name", "folder", "begins_from")
         if old[key] != new[key]
     ]
-    return names + differences(_tree(old["settings"]), _tree(new["settings"]), "weights")
+    return names + differences(old["settings"], new["settings"], "weights")
 
 
 def _require_file(key: str, name: str) -> None:
