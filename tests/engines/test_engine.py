@@ -409,3 +409,32 @@ def test_reranking_is_the_hosts(tiny_manager, small_model, capsys):
 def test_keep_last_must_keep_one(tiny_manager, small_model):
     with pytest.raises(ValueError, match="keep_last is 0"):
         engine_of(tiny_manager(), small_model(), keep_last=0)
+
+
+@pytest.mark.parametrize("error", [OSError("a network drive is gone"), KeyboardInterrupt()])
+def test_a_tested_epoch_is_written_once_and_not_lost_with_its_test(
+    tiny_manager, small_model, tmp_path, monkeypatch, error
+):
+    def engine():
+        model = small_model()
+        optimizer = torchreid.optim.build_optimizer(model, optim="sgd", lr=0.01)
+        return ImagePTLEngine(tiny_manager(), model, optimizer, SoftmaxObjective(), use_gpu=False)
+
+    written = []
+    keep = torchreid_ptl.engines.engine.keep
+    monkeypatch.setattr(torchreid_ptl.engines.engine, "keep", lambda *given: written.append(given[2]) or keep(*given))
+    engine().run(save_dir=str(tmp_path / "a"), max_epoch=2, eval_freq=1)
+    assert written == [0, 1]
+
+    def fail(*_, **__):
+        raise error
+
+    stopped = engine()
+    monkeypatch.setattr(stopped, "_test_target", fail)
+    with pytest.raises(type(error)):
+        stopped.run(save_dir=str(tmp_path / "b"), max_epoch=1)
+    assert written == [0, 1, 0]
+    monkeypatch.setattr(ImagePTLEngine, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = engine()
+    again.run(save_dir=str(tmp_path / "b"), max_epoch=1, resume="auto")
+    assert again.results

@@ -166,13 +166,15 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         missed = self.last_checkpoint is not None and due(self.epoch) and self.tested_epoch != self.epoch
         if missed or start_epoch >= max_epoch:
-            self._test_epoch(options)  # the run stopped before this test, or there are no more epochs
+            # the run stopped before this test, or there are no more epochs
+            self._test_epoch(options, trained=self.last_checkpoint is not None)
         for epoch in range(start_epoch, max_epoch):
             self.epoch = epoch
             self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-            self.save_model(epoch, self.rank1, save_dir)  # before the test, which may fail
             if due(epoch):
-                self._test_epoch(options)
+                self._test_epoch(options, trained=True)
+            else:
+                self.save_model(epoch, self.rank1, save_dir)
         self._close(started)
 
     def train(
@@ -293,12 +295,17 @@ class ImagePTLEngine(torchreid.engine.Engine):
         require_finite({"weights": weights_sum(self.model)}, f"after epoch {epoch + 1}", self.last_checkpoint)
         self.last_checkpoint = keep(self, Path(save_dir) / CHECKPOINTS, epoch, rank1, is_best)
 
-    def _test_epoch(self, options: EvaluationOptions) -> None:
-        """The test after an epoch, for the history and the best checkpoint."""
-        self.rank1 = self.test(options=options)
+    def _test_epoch(self, options: EvaluationOptions, trained: bool) -> None:
+        """The test after an epoch, for history and best checkpoint; the checkpoint is written once, afterwards."""
+        try:
+            self.rank1 = self.test(options=options)
+        except BaseException:  # the epoch is kept when its test fails or is interrupted
+            if trained:
+                self.save_model(self.epoch, self.rank1, str(self.save_dir))
+            raise
         for name, result in self.results.items():
             self._record({f"{name} mAP": 100 * result.mAP, f"{name} rank-1": 100 * result.rank(1)})
-        if self.last_checkpoint is None:  # nothing has been trained
+        if not trained:
             return
         is_best = self.score > self.best_score
         self.best_score = max(self.score, self.best_score)
