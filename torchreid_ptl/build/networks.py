@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
@@ -14,8 +13,8 @@ from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
-from ..runtime import device
 from ..runtime.checkpoint import load_checkpoint
+from ..runtime.device import device_of
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
 from ..runtime.weights import load_weights, state_of
@@ -187,7 +186,7 @@ def load_model(name: str | None = None, weights: str | Path = "", *, use_gpu: bo
         raise ValueError(f"Unknown model {name!r}: {hint(name, host.models())}")
     size = trained.get("height", 256), trained.get("width", 128)
     model = trained_network("model", name, found, ("name", "weights"), use_gpu=use_gpu, size=size)
-    return model.eval().to(device.device_of(use_gpu))
+    return model.eval().to(device_of(use_gpu))
 
 
 def style_of(
@@ -253,9 +252,4 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
         report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
         head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
         print(f"Loading {weights.path}{head}\n{report}")
-    return model.to(device_of(config))
-
-
-def device_of(config: CfgNode) -> torch.device:
-    """The device of the networks."""
-    return device.device_of(config.use_gpu)
+    return model.to(device_of(config.use_gpu))

@@ -24,8 +24,9 @@ from ..engines import (
     TripletObjective,
     descriptor_dim,
 )
+from ..runtime.device import device_of
 from ..runtime.seeding import random_state_kept
-from .networks import build_model, build_network, device_of, read_weights, style_of, trained_network
+from .networks import build_model, build_network, read_weights, style_of, trained_network
 from .old_model import BANK, build_old, old_classes
 
 _KINDS: dict[str, type[Objective]] = {
@@ -99,7 +100,7 @@ def _distillation(config: CfgNode, datamanager: Any, student: nn.Module, base: O
     network = trained_network("teacher", std.teacher, weights, keys, use_gpu=config.use_gpu, size=size)
     return STDObjective.build(
         student,
-        FrozenModel(network, expects, given, device_of(config), config.train.channels_last),
+        FrozenModel(network, expects, given, device_of(config.use_gpu), config.train.channels_last),
         datamanager,
         std["lambda"],
         base,

@@ -15,7 +15,8 @@ from ..data.in_order import root_of, training_images, training_names
 from ..data.old_features import OldFeatures
 from ..data.training_list import NAME, matching_classes, read_training_list, training_list
 from ..engines import OldModel, Preprocessing
-from .networks import device_of, read_weights, style_of, trained_network
+from ..runtime.device import device_of
+from .networks import read_weights, style_of, trained_network
 
 BANK = "old_features.npy"
 
@@ -98,7 +99,7 @@ def build_old_model(config: CfgNode, given: Preprocessing) -> OldModel:
     wants = style_of(size, compat.old_norm_mean, compat.old_norm_std, trained, given)
     keys, size = ("compat.old", "compat.old_weights"), (wants.height, wants.width)
     network = trained_network("old model", compat.old, weights, keys, use_gpu=config.use_gpu, size=size)
-    old = OldModel(network, wants, device_of(config), channels_last=config.train.channels_last)
+    old = OldModel(network, wants, device_of(config.use_gpu), channels_last=config.train.channels_last)
     old.classifier = _classifier(weights.state, old.dim)
     return old
 
@@ -116,7 +117,7 @@ def build_independent(config: CfgNode, datamanager: Any) -> OldModel:
     style, keys = Preprocessing.of(datamanager), ("model.name", "compat.independent")
     weights, size = read_weights(config.compat.independent), (style.height, style.width)
     network = trained_network("independent model", config.model.name, weights, keys, use_gpu=config.use_gpu, size=size)
-    return OldModel(network, style, device_of(config), channels_last=config.train.channels_last)
+    return OldModel(network, style, device_of(config.use_gpu), channels_last=config.train.channels_last)
 
 
 def _classifier(state: Mapping[str, Tensor], dim: int) -> Tensor | None:

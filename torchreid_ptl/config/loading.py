@@ -28,15 +28,9 @@ class ConfigError(ValueError):
 
 
 def default_config() -> CfgNode:
-    """The complete tree with its defaults."""
-    tree: dict[str, Any] = {}
-    for key, setting in SETTINGS.items():
-        *sections, name = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[name] = list(setting.default) if isinstance(setting.default, list) else setting.default
-    return CfgNode(tree)
+    """The tree with its defaults."""
+    defaults = {key: setting.default for key, setting in SETTINGS.items()}
+    return CfgNode(unflatten({key: list(each) if isinstance(each, list) else each for key, each in defaults.items()}))
 
 
 def load_config(files: Files = None, options: Sequence[str] = ()) -> CfgNode:
@@ -123,6 +117,18 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of values by dotted keys: the inverse of :func:`flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from ..build.networks import agreed_embedding, read_weights
 from ..config import differences
 from ..config.checks import validate
-from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict
+from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict, unflatten
 from ..config.request import Config, request
 from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
@@ -74,7 +74,7 @@ class Chain:
 
     def as_config(self) -> dict[str, Any]:
         """The content of a configuration file of the same chain."""
-        stages = [({NAME: stage.name} if stage.named else {}) | _tree(stage.given) for stage in self.stages]
+        stages = [({NAME: stage.name} if stage.named else {}) | unflatten(stage.given) for stage in self.stages]
         return {**to_dict(self.common), CHAIN: stages}
 
     def execute(
@@ -289,14 +289,3 @@ def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list
 def _require_file(key: str, name: str) -> None:
     if name and not Path(name).is_file():
         raise FileNotFoundError(f"{key} names {name}, which does not exist")
-
-
-def _tree(flat: dict[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[name] = value
-    return tree

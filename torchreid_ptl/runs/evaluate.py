@@ -1,7 +1,7 @@
 """Evaluation of a trained model on data sets, or of descriptors from files."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,11 @@ def evaluate(
         data = {"root": "reid-data", "targets": ["market1501"]}
         engine = evaluate("osnet_x0_25", "osnet_x0_25_msmt17.pth", data=data)
     """
-    asked = request(config, overrides)
     _check_model(model)
+    asked = _asked(config, overrides, shown)
     if not weights and not {"model.load_weights", "model.resume"} & {key for key, *_ in asked.given}:
         raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
-    lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
-    run = Run(configure_test(asked.first(("data.save_dir", FOLDER, COMMAND_LINE), *lists), model, weights))
+    run = Run(configure_test(asked, model, weights))
     engine = run.execute(shown=shown)
     if keep_features:
         for name, found in engine.descriptors.items():
@@ -102,9 +101,7 @@ def evaluate_files(
     missing = [side for side, paths in files.items() if not paths]
     if missing:
         raise ConfigError(f"Files of queries and of the gallery are needed: --{missing[0]} is missing")
-    lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
-    asked = request(config, overrides).first(("data.save_dir", FOLDER, COMMAND_LINE), *lists)
-    settings = configure(asked.last(("test.evaluate", True, COMMAND_LINE)))
+    settings = configure(_asked(config, overrides, shown).last(("test.evaluate", True, COMMAND_LINE)))
     sides = {side: _read(paths, settings.test.normalize_feature) for side, paths in files.items()}
     check_shown(shown, len(sides["query"].pids), FILES)
     if shown and not (sides["query"].paths and sides["gallery"].paths):
@@ -153,6 +150,12 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
     config.train.batch_size = 2 * config.sampler.num_instances
     config.freeze()
     return config
+
+
+def _asked(config: Config, overrides: Mapping[str, Any], shown: Sequence[int]) -> Request:
+    """What is asked for, before it the defaults of an evaluation."""
+    lists: list[Any] = [] if shown else [("eval.rank_lists", "worst", COMMAND_LINE)]
+    return request(config, overrides).first(("data.save_dir", FOLDER, COMMAND_LINE), *lists)
 
 
 def _check_model(name: str | None) -> None:
