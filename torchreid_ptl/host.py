@@ -105,6 +105,29 @@ def build_train_sampler(*args: Any, **kwargs: Any) -> torch.utils.data.Sampler:
     return part("data.sampler").build_train_sampler(*args, **kwargs)
 
 
+@contextmanager
+def training_images_optional() -> Iterator[None]:
+    """Lets the host build data sets for a test whose training images are missing: its classes ask for some."""
+    base = part("data.datasets.dataset").Dataset
+    init, check = base.__init__, base.check_before_run
+
+    def check_others(self: Any, required_files: str | list[str]) -> None:
+        files = [required_files] if isinstance(required_files, str) else required_files
+        check(self, [path for path in files if path != getattr(self, "train_dir", None)])
+
+    def lend(self: Any, train: list[Any], query: list[Any], gallery: list[Any], **options: Any) -> None:
+        init(self, train or query[:1], query, gallery, **options)
+        if not train:
+            self.data = [] if self.data is self.train else self.data
+            self.train = []
+
+    base.__init__, base.check_before_run = lend, check_others
+    try:
+        yield
+    finally:
+        base.__init__, base.check_before_run = init, check
+
+
 def preprocessing(datamanager: Any) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
     """Height, width, mean and standard deviation of the images a data manager delivers."""
     normalize = next(step for step in datamanager.transform_te.transforms if hasattr(step, "mean"))

@@ -243,7 +243,7 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
         loss,
         embedding=embedding_of(config, weights),
         # weights that are loaded anyway need no ImageNet weights before them
-        pretrained=asked.pretrained and not weights,
+        pretrained=asked.pretrained and not weights and not (config.test.evaluate and asked.resume),
         use_gpu=config.use_gpu,
         size=(config.data.height, config.data.width),
         **options,

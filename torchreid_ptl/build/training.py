@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from ..config import differences
 from ..config.loading import ConfigError, to_dict
 from ..data.manager import ImageDataManager
+from ..data.names import sources_to_test
 from ..engines import ImagePTLEngine
 from ..runtime.hints import hint
 from .objectives import model_and_objective
@@ -17,12 +18,13 @@ from .objectives import model_and_objective
 
 def build_datamanager(config: CfgNode) -> ImageDataManager:
     """Loads the data sets; see :class:`ImageDataManager` for what is checked."""
-    data, sampler = config.data, config.sampler
+    data, sampler, testing = config.data, config.sampler, config.test.evaluate
     return ImageDataManager(
+        test_only=testing,
         on_bad_image=data.on_bad_image,
         on_no_match=config.eval.no_match,
         root=data.root,
-        sources=data.sources,
+        sources=sources_to_test(data.targets) if testing else data.sources,
         targets=data.targets,
         height=data.height,
         width=data.width,
@@ -32,8 +34,8 @@ def build_datamanager(config: CfgNode) -> ImageDataManager:
         norm_std=data.norm_std,
         use_gpu=config.use_gpu,
         split_id=data.split_id,
-        combineall=data.combineall,
-        load_train_targets=data.load_train_targets,
+        combineall=data.combineall and not testing,
+        load_train_targets=data.load_train_targets and not testing,
         batch_size_train=config.train.batch_size,
         batch_size_test=config.test.batch_size,
         workers=data.workers,

@@ -22,8 +22,10 @@ def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "(--query, --gallery). Writes results.json, scores of each query as CSV, pictures and report.html.",
     )
     model = parser.add_argument_group("a model")
-    model.add_argument("--model", metavar="NAME", help="name of the model, for example osnet_x0_25")
-    model.add_argument("--weights", metavar="FILE", help="its weights; or 'imagenet' for those torchreid offers")
+    model.add_argument(
+        "--model", metavar="NAME", help="its name, for example osnet_x0_25; by default that in the weights"
+    )
+    model.add_argument("--weights", metavar="FILE", help="its weights; or 'imagenet' for those torchreid has")
     model.add_argument("--save-features", action="store_true", help="write the descriptors too, as .npz files")
     files = parser.add_argument_group("files of features (.npz or .pt with features, pids, camids and maybe paths)")
     files.add_argument("--query", nargs="+", default=[], metavar="FILE", help="descriptors of the queries")

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from .checks import validate
 from .loading import CHAIN, ConfigError, Entry, build_config, flatten, read_files, to_dict
+from .recorded import recorded_entries
 
 ARGUMENTS = "the arguments"
 Config: TypeAlias = "Request | CfgNode | Mapping[str, Any] | str | Path | Sequence[str | Path] | None"
@@ -76,6 +77,9 @@ def request(config: Config = None, overrides: Mapping[str, Any] | None = None) -
 def configure(config: Config = None, **overrides: Any) -> CfgNode:
     """The configuration of one run, checked and frozen.
 
+    A run that only tests takes name of the model, size and normalisation of images, metric and options of descriptors
+    from its weights, where they record them and nothing else is given.
+
     Args:
         config: see :func:`request`.
         **overrides: see :func:`request`.
@@ -83,9 +87,13 @@ def configure(config: Config = None, **overrides: Any) -> CfgNode:
     Raises:
         FileNotFoundError: a file is missing.
         ConfigError: an unknown key, a value that is not allowed, settings that do not go together, or a chain.
+        CheckpointError: weights to test cannot be read.
     """
     asked = request(config, overrides)
     built = build_config([*asked.files, *asked.given])
+    if built.test.evaluate:
+        recorded = [entry for entry in recorded_entries(built) if not asked.names(entry[0])]
+        built = build_config([*recorded, *asked.files, *asked.given])
     validate(built)
     built.freeze()
     return built

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .reading import reading_loader
 
 
 class ImageDataManager(torchreid.data.ImageDataManager):
-    """``torchreid.data.ImageDataManager`` with the same arguments, plus two.
+    """``torchreid.data.ImageDataManager`` with the same arguments, plus three.
 
     Folders are checked before anything is loaded and never created; images are sorted, because the host takes them
     in the order of the file system and seeded runs differ between machines; an unreadable image is named or counted;
@@ -27,6 +28,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
     Args:
         on_bad_image: ``'error'`` or ``'skip'``.
         on_no_match: queries without a match: ``'skip'`` says which, ``'error'`` refuses them.
+        test_only: training images may be few or missing; they are not sampled, and no batch must be filled.
         **kwargs: the host's arguments.
 
     Attributes:
@@ -38,17 +40,20 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             or identities than a batch needs.
     """
 
-    def __init__(self, on_bad_image: str = "error", on_no_match: str = "skip", **kwargs: Any) -> None:
+    def __init__(
+        self, on_bad_image: str = "error", on_no_match: str = "skip", *, test_only: bool = False, **kwargs: Any
+    ) -> None:
         sources = _names(kwargs.get("sources"))
         targets = sources if kwargs.get("targets") is None else _names(kwargs["targets"])  # as the host does
         check_use(sources, targets, kwargs.get("combineall", False))
         self.root = kwargs.get("root", "")
-        check_folders(self.root, [*sources, *targets])
+        check_folders(self.root, [*sources, *targets], training=not test_only)
         if kwargs.get("k_tfm", 1) != 1:
             raise ArgumentError(f"{{k_tfm}} is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
         self.train_loader: DataLoader
         try:  # the sampler asked for is built below, over the sorted images
-            super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
+            with host.training_images_optional() if test_only else nullcontext():
+                super().__init__(**{**kwargs, "train_sampler": "SequentialSampler"})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
         except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
@@ -61,7 +66,10 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.train_set: Any = self.train_loader.dataset
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
-        self.train_loader = self._training_loader(self.train_set)
+        if test_only:
+            self.train_loader = self._reading_loader(self.train_set, kwargs.get("batch_size_train", 32), 0)
+        else:
+            self.train_loader = self._training_loader(self.train_set)
         for name, sides in self.test_dataset.items():
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side, loader in self.test_loader[name].items():

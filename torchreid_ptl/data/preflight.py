@@ -9,6 +9,7 @@ from ..evaluation import Descriptors
 from ..evaluation.labels import PairLabels
 from ..runtime.hints import hint
 from .names import ensure_registered, wholes_of
+from .parts import part_of
 
 DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 _MARKET = ("bounding_box_train", "query", "bounding_box_test")
@@ -19,8 +20,10 @@ _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def check_folders(root: str, names: Iterable[str]) -> None:
+def check_folders(root: str, names: Iterable[str], training: bool = True) -> None:
     """Makes sure every data set has its folder below the root; of joined sets what they join, of parts their set.
+
+    With ``training=False`` training images may be missing, but not those that parts are cut from.
 
     Raises:
         ValueError: an unknown name, or a wrong one of a part or a joined set; gives the nearest known one.
@@ -28,12 +31,13 @@ def check_folders(root: str, names: Iterable[str]) -> None:
     """
     names, known = list(names), host.image_datasets()
     ensure_registered(names)
+    cut = {part.whole for part in map(part_of, names) if part}
     for name in dict.fromkeys(whole for asked in names for whole in wholes_of(asked)):
         if name not in known:
             raise ValueError(f"Unknown data set {name!r}: {hint(name, known)}")
         folder_name = getattr(known[name], "dataset_dir", None)
         if isinstance(folder_name, str) and not getattr(known[name], "made_on_use", False):
-            _check_folder(name, Path(root).expanduser().absolute() / folder_name)
+            _check_folder(name, Path(root).expanduser().absolute() / folder_name, training or name in cut)
 
 
 def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
@@ -63,8 +67,9 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
     print(f"{found} They do not count.")
 
 
-def _check_folder(name: str, folder: Path) -> None:
+def _check_folder(name: str, folder: Path, training: bool) -> None:
     inner, parts = _LAYOUTS.get(name, ("", ()))
+    parts = parts if training else tuple(part for part in parts if part != "bounding_box_train")
     layout = f"{folder}/{inner}/ with the folders {', '.join(parts)}" if parts else f"{folder}/, laid out as in {DOCS}"
     remedy = (
         f"Expected: {layout}. Get the set from its authors (terms and addresses: {DOCS}) and unpack it there, or set "

@@ -313,8 +313,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
         self.save_model(self.epoch, self.rank1, str(self.save_dir), is_best)
 
     def _test_target(self, name: str, options: EvaluationOptions) -> None:
-        kind = "source" if name in self.datamanager.sources else "target"
-        print(f"Testing on {name} ({kind})")
+        kind = " (source)" if name in self.datamanager.sources else " (target)"
+        print(f"Testing on {name}{kind if 'lr' in self.history else ''}")  # before a training nothing is a source
         sides = [
             extract(
                 lambda images: self.extract_features(self._place(images)),

@@ -16,7 +16,7 @@ from ..runtime.checkpoint import (
 from ..runtime.errors import MissingFileError
 from ..runtime.files import same_file
 from ..runtime.seeding import random_state, set_random_state
-from ..runtime.weights import unwrap
+from ..runtime.weights import load_weights, unwrap
 
 if TYPE_CHECKING:
     from .engine import ImagePTLEngine
@@ -136,14 +136,16 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
 
 def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_testing: bool) -> None:
     try:
+        if only_testing:  # on other people than it was trained on: the classifier may have another size
+            load_weights(engine.model, state, label=str(path))
+            return
         unwrap(engine.model).load_state_dict(state["state_dict"])
-        if not only_testing:
-            engine.optimizer.load_state_dict(state["optimizer"])
+        engine.optimizer.load_state_dict(state["optimizer"])
+    except CheckpointError:
+        raise
     except (RuntimeError, ValueError, KeyError) as error:
         detail = str(error).strip().split("\n")[:3]
         raise CheckpointError(f"{path} belongs to another model or optimiser: {' '.join(detail)}") from error
-    if only_testing:
-        return
     if engine.scheduler is not None and state.get("scheduler") is not None:
         engine.scheduler.load_state_dict(state["scheduler"])
     engine.objective.load_state_dict(state.get("objective", {}))

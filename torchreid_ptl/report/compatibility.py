@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
+from ..config.loading import flatten
 from ..evaluation import CompatibilityResult, VersionComparison
 from ..evaluation.comparison import Update
 from ..evaluation.result import Score
@@ -25,7 +26,7 @@ _BY_VERSION = ": queries by version, galleries by version"
 
 def write_comparison(
     targets: Sequence[VersionComparison],
-    origins: Mapping[str, Mapping[str, str]],
+    origins: Mapping[str, Mapping[str, Any]],
     config: CfgNode,
     folder: Path,
     seconds: float,
@@ -55,7 +56,7 @@ def write_comparison(
             written += _write_update(measured, update, folder, pages[-1])
     names = ", ".join(measured.name for measured in targets)
     title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
-    sources = {name: ", ".join(f"{key} {value}" for key, value in origin.items()) for name, origin in origins.items()}
+    sources = {name: ", ".join(f"{key} {value}" for key, value in flatten(origin)) for name, origin in origins.items()}
     report = Report(title, pages, overview=("Overview", "part"))
     return [*written, write_page(folder, report, {**sources, **settings, **facts}, config)]
 

@@ -14,7 +14,7 @@ import torchvision
 from yacs.config import CfgNode
 
 from .. import host
-from ..config.loading import ConfigError, to_dict
+from ..config.loading import ConfigError, flatten, to_dict
 from ..data.training_list import NAME as TRAINING_LIST
 from ..data.training_list import keep_training_list, training_list
 from ..engines import CHECKPOINTS
@@ -121,7 +121,7 @@ def write_results(
         return written
     names = ", ".join(tested.name for tested in targets)
     title = f"{config.model.name} on {names}" if model.get("name") else "Features"
-    shown_facts = {**{f"model: {key}": value for key, value in model.items()}, **facts, **settings_of_test(config)}
+    shown_facts = {**{f"model: {key}": value for key, value in flatten(model)}, **facts, **settings_of_test(config)}
     return [*written, write_page(folder, Report(title, pages), shown_facts, config)]
 
 

@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch.nn.functional import normalize
 from yacs.config import CfgNode
 
 from ..build.old_model import build_independent
+from ..build.training import test_options
+from ..config.recorded import used
 from ..engines import CompatibleObjective, ImagePTLEngine
-from ..evaluation import EvaluationOptions, VersionComparison
+from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
 from ..report.compatibility import SHOWN, write_comparison
 from ..report.files import COMPARISON, archive_previous, run_outputs, write_config
@@ -31,9 +37,42 @@ def comparison_options(config: CfgNode) -> EvaluationOptions:
     )
 
 
+def own_scores(
+    name: str, config: CfgNode, sides: Mapping[str, tuple[Descriptors, Descriptors]]
+) -> dict[str, dict[str, Any]]:
+    """Scores of a version by its own metric, as it has when it is evaluated alone; printed.
+
+    Args:
+        name: of the version.
+        config: of its test.
+        sides: by data set, its descriptors of queries and gallery, not L2-normalised.
+    """
+    options = EvaluationOptions.of(**test_options(config), device=device_of(config.use_gpu))
+    found = {}
+    for target, pair in sides.items():
+        query, gallery = (
+            replace(side, features=normalize(torch.as_tensor(side.features))) if options.normalize else side
+            for side in pair
+        )
+        result = rank(query, gallery, replace(options, return_top=0))
+        found[target] = as_alone(name, target, config, result)
+    return found
+
+
+def as_alone(name: str, target: str, config: CfgNode, result: RankingResult) -> dict[str, Any]:
+    """The scores of a version by its own metric, beside those by cosine of the comparison; printed."""
+    test = config.test
+    metric = f"{test.dist_metric}{', L2-normalised' if test.normalize_feature else ''}{', re-ranked' * test.rerank}"
+    print(
+        f"{name} alone on {target}, by its own metric ({metric}): mAP {result.mAP:.2%}, CMC-1 {result.rank(1):.2%}. "
+        "The comparison is by cosine"
+    )
+    return {"metric": metric, "mAP": result.mAP, "cmc1": result.rank(1)}
+
+
 def write_all(
     found: Mapping[str, VersionComparison],
-    origins: Mapping[str, Mapping[str, str]],
+    origins: Mapping[str, Mapping[str, Any]],
     config: CfgNode,
     folder: Path,
     dimensions: str,
@@ -88,9 +127,10 @@ def compare_after_training(engine: ImagePTLEngine, config: CfgNode, folder: Path
         print("No old model to compare with: give its features of queries and gallery to torchreid_ptl compatibility")
         return []
     started, compat, name = time.monotonic(), config.compat, config.model.name
-    origins = {
+    alone = {target: as_alone("new", target, config, result) for target, result in engine.results.items()}
+    origins: dict[str, dict[str, Any]] = {
         "old": {"model": compat.old, "weights": compat.old_weights},
-        "new": {"model": name, "weights": str(engine.last_checkpoint)},
+        "new": {"model": name, "weights": str(engine.last_checkpoint), "settings": used(config), "alone": alone},
     }
     independent = None
     if compat.independent:

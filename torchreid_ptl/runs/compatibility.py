@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -12,10 +13,11 @@ from ..build.networks import build_model
 from ..build.objectives import model_loss
 from ..build.training import build_datamanager
 from ..config.loading import COMMAND_LINE, ConfigError
+from ..config.recorded import describe_use, origin_of, used
 from ..config.request import Config, configure, request
 from ..data.features import FeatureFileError, FeatureFiles
 from ..data.preflight import check_folders
-from ..engines import FrozenModel, Preprocessing, extract, long_progress
+from ..engines import OldModel, Preprocessing, long_progress
 from ..evaluation import Descriptors, VersionComparison, compare
 from ..evaluation.backfill import FRACTIONS, check_fractions
 from ..evaluation.descriptors import check_dimensions, require_same_images
@@ -24,7 +26,7 @@ from ..runtime.console_log import log_to
 from ..runtime.device import device_of
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
-from .comparison import INDEPENDENT, comparison_options, write_all
+from .comparison import INDEPENDENT, comparison_options, own_scores, write_all
 from .evaluate import SIDES, configure_test
 
 FOLDER = "log/compatibility"
@@ -36,11 +38,11 @@ class Version:
     """The descriptors of a version of a model.
 
     Attributes:
-        origin: where its descriptors come from, by name.
+        origin: where its descriptors come from, and how images were described, by name.
         sides: by data set, descriptors of the queries and of the gallery.
     """
 
-    origin: Mapping[str, str]
+    origin: Mapping[str, Any]
     sides: dict[str, tuple[Descriptors, Descriptors]] = field(default_factory=dict)
 
 
@@ -184,24 +186,44 @@ def _bad_images(versions: Iterable[Version]) -> set[str]:
 
 
 def _describe(configs: Mapping[str, CfgNode], rule: str) -> dict[str, Version]:
-    """Runs the images of all data sets through the network of each version, once; all networks are loaded first."""
-    config = next(iter(configs.values()))
-    datamanager = build_datamanager(config)
-    style, models = Preprocessing.of(datamanager), {}
+    """Describes the images of all data sets by each version, in its own way; all networks are loaded first."""
+    datamanager, models = build_datamanager(next(iter(configs.values()))), {}
     for name, own in configs.items():
-        print(f"Version {name}: {own.model.name}")
-        network = build_model(own, 1, model_loss(own))
-        models[name] = FrozenModel(network, style, style, device_of(own.use_gpu), own.train.channels_last)
+        print(f"Version {name}: {own.model.name}. {describe_use(own)}")
+        models[name] = _model(own)
     check_dimensions({name: model.dim for name, model in models.items() if name != INDEPENDENT}, rule)
-    options, versions = comparison_options(config), {}
+    versions = {}
     for name, own in configs.items():
-        model = models.pop(name)
-        version = Version({"model": own.model.name, "weights": own.model.load_weights or "imagenet"})
-        for target, loaders in datamanager.test_loader.items():
-            sides = [extract(model, loaders[s], f"{name}, {target} {s}", model.device, options) for s in SIDES]
-            version.sides[target] = (sides[0], sides[1])
-        versions[name] = version
+        found = _sides(name, models.pop(name), own, datamanager)
+        origin = {"model": own.model.name, "weights": own.model.load_weights or "imagenet", "settings": used(own)}
+        origin |= {"settings_from": origin_of(own), "alone": own_scores(name, own, found)}
+        versions[name] = Version(origin, found)
     return versions
+
+
+def _sides(name: str, model: OldModel, config: CfgNode, datamanager: Any) -> dict[str, tuple[Descriptors, Descriptors]]:
+    found, options, data = {}, comparison_options(config), config.data
+    for target, loaders in datamanager.test_loader.items():
+        query, gallery = (
+            model.describe(
+                loaders[side].dataset.dataset.data,
+                f"{name}, {target} {side}",
+                options,
+                batch_size=config.test.batch_size,
+                workers=data.workers,
+                on_bad_image=data.on_bad_image,
+            )
+            for side in SIDES
+        )
+        found[target] = (query, gallery)
+    return found
+
+
+def _model(config: CfgNode) -> OldModel:
+    data = config.data
+    network = build_model(config, 1, model_loss(config))
+    style = Preprocessing(data.height, data.width, tuple(data.norm_mean), tuple(data.norm_std))
+    return OldModel(network, style, device_of(config.use_gpu), channels_last=config.train.channels_last)
 
 
 def _read(name: str, paths: Sequence[str]) -> Version:

@@ -41,8 +41,9 @@ def evaluate(
     """Evaluates a trained model on data sets, and writes scores, pictures and a report.
 
     Args:
-        model: its name; that of the configuration by default.
-        weights: their file, or ``'imagenet'`` for those of torchreid; those of the configuration by default.
+        model: its name; by default that of the configuration, or that which the weights record.
+        weights: their file, or ``'imagenet'`` for those of torchreid; those of the configuration by default. Size and
+            normalisation of the images, metric and options of the descriptors are as they record, unless given.
         config: configuration the model was trained with.
         shown: queries whose rank lists are shown, instead of the worst.
         keep_features: write the descriptors too, as .npz files.
@@ -143,13 +144,7 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
         settings |= {"model.pretrained": imagenet, "model.embedding": 0}  # 0: as in the weights
     asked = asked.first(*((key, value, COMMAND_LINE) for key, value in settings.items()))
     targets = build_config([*asked.files, *asked.given]).data.targets
-    # torchreid always loads a training set: a target's own, in the smallest batches
-    asked = asked.last(("data.sources", sources_to_test(targets), COMMAND_LINE))
-    config = configure(asked)
-    config.defrost()
-    config.train.batch_size = 2 * config.sampler.num_instances
-    config.freeze()
-    return config
+    return configure(asked.last(("data.sources", sources_to_test(targets), COMMAND_LINE)))  # nothing is trained
 
 
 def _asked(config: Config, overrides: Mapping[str, Any], shown: Sequence[int]) -> Request:

@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 from ..build.training import build_datamanager, build_engine, run_options
 from ..config import differences
 from ..config.loading import ConfigError, flatten, load_config, to_dict
+from ..config.recorded import describe_use, origin_of, used
 from ..config.request import Config, configure
 from ..config.settings import SETTINGS
 from ..data.preflight import check_folders
@@ -106,7 +107,10 @@ class Run:
         """
         data = self.config.data
         require_no_chain(self.folder)
-        check_folders(data.root, [*data.sources, *data.targets])
+        if self.config.test.evaluate:
+            check_folders(data.root, data.targets, training=False)
+        else:
+            check_folders(data.root, [*data.sources, *data.targets])
         then = self._begun_with() if resume and self.trains else {}
         changed = [*self._changed(then, "weights"), *(f"{key} is unknown now" for key in _unknown(then))]
         if changed:
@@ -163,6 +167,8 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
     prepare_folder(config, datamanager)
     parameters = sum(p.numel() for p in engine.plain_model().parameters())
     print(f"Model {config.model.name}: {parameters:,} parameters")
+    if config.test.evaluate:
+        print(describe_use(config))
     engine.run(**run_options(config))
     if engine.bad_images:
         bad = sorted(set(engine.bad_images))
@@ -173,7 +179,13 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
         config,
         folder,
         time.monotonic() - started,
-        model={"name": config.model.name, "parameters": parameters, "weights": config.model.load_weights},
+        model={
+            "name": config.model.name,
+            "parameters": parameters,
+            "weights": config.model.load_weights,
+            "settings": used(config),
+            **({"settings_from": origin_of(config)} if config.test.evaluate else {}),
+        },
         bad_images=engine.bad_images,
         history={} if config.test.evaluate else engine.history,
         shown=shown,
