@@ -170,6 +170,17 @@ def test_few_people_have_no_threshold_and_everything_else(tmp_path, capsys):
     assert "Recommended threshold" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_rows_of_nobody_and_queries_without_a_match_are_said(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    save_features(tmp_path / "q.npz", rng.random((4, 3)), [0, 1, -1, 7], [0, 0, 0, 0])
+    save_features(tmp_path / "g.npz", rng.random((4, 3)), [0, 1, -1, -1], [1, 1, 2, 2])
+    command = ["--query", str(tmp_path / "q.npz"), "--gallery", str(tmp_path / "g.npz")]
+    assert main([*command, "--save-dir", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "1 queries and 2 gallery rows have identity -1. In files of features" in out
+    assert "1 of 4 queries count in no score: identity 7 is not in the gallery" in out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["tools/evaluate.py"], ["-m", "torchreid_ptl", "evaluate"]])
 def test_both_entry_points(command):

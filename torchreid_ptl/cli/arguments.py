@@ -86,7 +86,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Adds the host's further switches, and ``--resume``."""
     parser.add_argument("-s", "--sources", nargs="+", metavar="NAME", help="data sets to train on")
     parser.add_argument("--transforms", nargs="+", metavar="NAME", help="training augmentation")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
+    text = "go on after the last complete epoch of a run, with its settings; finished stages of a chain are kept"
+    parser.add_argument("--resume", action="store_true", help=text)
 
 
 def asked(parsed: argparse.Namespace) -> Request:

@@ -27,7 +27,7 @@ from ..runtime.device import device_of
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import INDEPENDENT, comparison_options, own_scores, write_all
-from .evaluate import SIDES, configure_test
+from .evaluate import SIDES, configure_test, say_labels
 
 FOLDER = "log/compatibility"
 _OF_A_VERSION = ("model.name", "model.load_weights", "model.resume", "model.pretrained")
@@ -114,6 +114,7 @@ def compare_files(
     require_same_images({name: version.sides[FILES] for name, version in found.items()})
     asked = asked.first(("data.save_dir", FOLDER, COMMAND_LINE)).last(("test.evaluate", True, COMMAND_LINE))
     files = [path for paths in groups.values() for path in paths]
+    say_labels(*next(iter(found.values())).sides[FILES])
     return _compare(configure(asked), lambda: found, dimensions, parts, files)
 
 

@@ -16,6 +16,7 @@ from ..data.features import FeatureFiles, save_features
 from ..data.names import sources_to_test
 from ..engines import ImagePTLEngine
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, rank
+from ..evaluation.labels import PairLabels
 from ..host import models
 from ..report.files import archive_previous, require_no_chain, run_outputs, write_config, write_results
 from ..report.target import FILES, add_verification, check_shown
@@ -110,6 +111,7 @@ def evaluate_files(
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
     with log_to(folder, "test"):
+        say_labels(sides["query"], sides["gallery"])
         archive_previous(folder, run_outputs(folder, (*query, *gallery)))
         options = EvaluationOptions.of(**test_options(settings), device=device_of(settings.use_gpu))
         result = rank(sides["query"], sides["gallery"], options)
@@ -121,6 +123,20 @@ def evaluate_files(
         written = write_results([target], settings, folder, time.monotonic() - started, model=names, shown=shown)
         print("Wrote: " + ", ".join(map(str, written)))
     return result
+
+
+def say_labels(query: Descriptors, gallery: Descriptors) -> None:
+    """Says which queries of files count in no score, and that identity -1 in them is somebody."""
+    labels = PairLabels(query, gallery)
+    junk = [int((pids == -1).sum()) for pids in (labels.query_pids, labels.gallery_pids)]
+    if any(junk):
+        print(
+            f"{junk[0]} queries and {junk[1]} gallery rows have identity -1. In files of features this is an identity "
+            "like any other; Market-1501 means nobody by it and torchreid leaves such images out: to do so, remove them"
+        )
+    lost = labels.without_match()
+    if len(lost):
+        print(f"{len(lost)} of {len(labels.query_pids)} queries count in no score: {labels.explain(lost)}")
 
 
 def configure_test(asked: Request, model: str | None, weights: str | Path | None) -> CfgNode:
