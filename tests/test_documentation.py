@@ -50,11 +50,11 @@ def test_the_commands_that_evaluate_are_understood():
     text = README + (ROOT / "docs" / "evaluation.md").read_text()
     lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line.partition("tools/evaluate.py")[2] for line in lines if "tools/evaluate.py" in line]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for command in commands:
         parsed = read_evaluation(shlex.split(command))
         load_config(None, parsed.opts)
-        assert bool(parsed.model) != bool(parsed.query)
+        assert bool(parsed.weights) != bool(parsed.query)
 
 
 def test_the_python_of_the_compatibility_guide_runs(capsys):
