@@ -116,7 +116,7 @@ class OldFeatures:
             features = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BankError(f"{path} is damaged ({error}); delete it and {listed.name}: it is built again") from error
-        if features.dtype != np.float32 or digest != _digest(path, found, names):
+        if digest != _digest(path, found, names) or features.dtype != np.float32:
             raise BankError(
                 f"{path} and {listed.name} are not as they were written: features or names were changed, or one file "
                 "is of another bank. Delete both: the bank is built again"
