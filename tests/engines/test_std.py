@@ -72,9 +72,11 @@ def test_the_teacher_is_bit_equal_afterwards_and_nowhere_in_the_checkpoint(tiny_
     ("shift", "options", "warned"),
     [(0.5, {}, True), (0.0, {}, False), (0.5, {"lambda_": 0.0}, False)],
 )
-def test_a_student_that_is_never_negative_is_told_what_it_cannot_reach(tiny_manager, tmp_path, capsys, shift, options, warned):
+def test_a_student_that_is_never_negative_is_told_what_it_cannot_reach(
+    tiny_manager, tmp_path, capsys, shift, options, warned
+):
     teacher = build("osnet_x0_25_ptl", "softmax").eval()
-    teacher.register_forward_hook(lambda module, images, feature: feature - shift)
+    teacher.register_forward_hook(lambda *given: given[2] - shift)
     engine = engine_of(tiny_manager(), teacher=teacher, **options)
     engine.run(save_dir=str(tmp_path), max_epoch=1)
     out = capsys.readouterr().out
