@@ -137,7 +137,7 @@ def _require_same_run(engine: "ImagePTLEngine", path: Path, state: dict[str, Any
 def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_testing: bool) -> None:
     try:
         if only_testing:  # on other people than it was trained on: the classifier may have another size
-            load_weights(engine.model, state, label=str(path))
+            load_weights(engine.model, state, whole=True, label=str(path))
             return
         unwrap(engine.model).load_state_dict(state["state_dict"])
         engine.optimizer.load_state_dict(state["optimizer"])
