@@ -48,7 +48,8 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             raise ArgumentError(f"{{k_tfm}} is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
         self.train_loader: DataLoader
         try:  # the sampler asked for is built below, over the sorted images
-            super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
+            with host.identities_apart():
+                super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
         except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
@@ -60,6 +61,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self._sampler, self._sampling = kwargs.get("train_sampler", "RandomSampler"), _sampling(kwargs)
         self.train_set: Any = self.train_loader.dataset
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
+        self._num_train_pids = len({pid for _, pid, _, _ in self.train_set.train})
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
         self.train_loader = self._training_loader(self.train_set)
         for name, sides in self.test_dataset.items():
@@ -158,10 +160,16 @@ def _names(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _sorted_and_relabelled(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine."""
+    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine.
+
+    An identity is a number in a data set: the host adds the number of people of one set to the numbers of the next,
+    which gives two people one number where those of the first have gaps.
+    """
     ordered = sorted(train, key=lambda item: (item[3], item[0]))
-    labels: dict[int, int] = {}
-    return [(path, labels.setdefault(pid, len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered]
+    labels: dict[tuple[int, int], int] = {}
+    return [
+        (path, labels.setdefault((dsetid, pid), len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered
+    ]
 
 
 def _cameras_apart(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
