@@ -8,6 +8,7 @@ import numpy as np
 import torchreid
 from torch.utils.data import DataLoader
 
+from .. import host
 from ..evaluation.arrays import Integers
 from ..runtime.errors import ArgumentError
 from .in_order import in_order
