@@ -59,7 +59,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         # the samplers asked for are built below, over the sorted images
         plain = dict.fromkeys(("train_sampler", "train_sampler_t"), "SequentialSampler")
         try:
-            with host.training_images_optional() if test_only else nullcontext():
+            with host.identities_apart(), host.training_images_optional() if test_only else nullcontext():
                 super().__init__(**{**kwargs, **plain})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
@@ -72,6 +72,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self._sampling = Sampling.of(kwargs)
         self.train_set: Any = self.train_loader.dataset
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
+        self._num_train_pids = max(1, len({pid for _, pid, _, _ in self.train_set.train}))
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
         if test_only:
             self.train_loader = self._reading_loader(self.train_set, kwargs.get("batch_size_train", 32), 0)
@@ -149,10 +150,16 @@ def _names(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _sorted_and_relabelled(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine."""
+    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine.
+
+    An identity is a number in a data set: the host adds the number of people of one set to the numbers of the next,
+    which gives two people one number where those of the first have gaps.
+    """
     ordered = sorted(train, key=lambda item: (item[3], item[0]))
-    labels: dict[int, int] = {}
-    return [(path, labels.setdefault(pid, len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered]
+    labels: dict[tuple[int, int], int] = {}
+    return [
+        (path, labels.setdefault((dsetid, pid), len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered
+    ]
 
 
 def _cameras_apart(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
