@@ -158,7 +158,7 @@ class CompatibleObjective(FeatureObjective):
         known = batch.image_ids >= 0
         kept = torch.ones_like(known) if loss.whole_batch else known
         if not kept.any():
-            return new.sum() * 0.0
+            return (new.float() * 0.0).sum()  # whatever the size of the features
         every = bool(kept.all())  # the usual case: nothing is copied
         new, old, pids, ids, cams = (x if every else x[kept] for x in (new, batch.features, pids, *batch[1:]))
         of_batch = {"image_ids": ids, "camids": cams}

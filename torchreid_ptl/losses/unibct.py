@@ -1,6 +1,7 @@
 """UniBCT: backward-compatible training with prototypes that the new features refine."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .bct import bct_loss, check_scale
@@ -48,9 +49,9 @@ def refine_prototypes(
         linked = torch.where(same.sum(dim=1, keepdim=True) > 1, same & ~itself, itself)
         share = (points @ points.T / tau).masked_fill(~linked, -torch.inf).softmax(dim=1)
         spread = torch.linalg.solve(itself.to(share) - lambda_ * share, (1 - lambda_) * targets)
-        averaged = l2_normalize(same.to(spread) @ spread)
+        present, place = pids.unique(return_inverse=True)
         prototypes = l2_normalize(class_means, new)
-        prototypes[pids] = averaged
+        prototypes[present] = l2_normalize(F.one_hot(place, len(present)).T.to(spread) @ spread)
         return prototypes
 
 
