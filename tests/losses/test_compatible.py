@@ -15,7 +15,8 @@ from torchreid_ptl.registration import LOSSES as REGISTERED
 B, D, C, G = 12, 8, 6, 40
 SUPPLIED = {"dim": D, "num_classes": C, "seed": 0}
 VARIANTS = {
-    "nccl": [{"queue_size": 16}],
+    "advbct": [{"boundary": "learned"}],
+    "nccl": [{"queue_size": 16}, {"logit_weight": 0.01, "credible": "entropy"}],
     "bct": [{"prototypes": "classifier"}, {"prototypes": "classifier", "scale": None}, {"prototypes": "means"}],
     "mixbct": [{"credible": torch.arange(G) % 3 > 0}],
     "rbcl": [

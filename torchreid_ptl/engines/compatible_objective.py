@@ -136,6 +136,9 @@ class CompatibleObjective(FeatureObjective):
         changed = self.old.update_labels(engine.datamanager)
         if changed or (self.base is not None and self.base.relabels):  # labels anew, even where they are the same
             self._show()
+        for name, loss in self.losses.items():
+            if remark := loss.remark():  # type: ignore[operator]
+                print(f"loss_{name}: {remark}")
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
         """The old features of a batch: looked up, not computed."""

@@ -42,6 +42,10 @@ class CompatibleLoss(nn.Module):
     def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Learns about old features (G, D) and identities (G,), before the first batch and when identities change."""
 
+    def remark(self) -> str:
+        """What a reader of the log has to know about the term at the start of an epoch; empty for nothing."""
+        return ""
+
     def forward(self, new: Tensor, old: Tensor, pids: Tensor, **declared: Tensor | None) -> Tensor:
         """Checks a batch and returns its loss.
 

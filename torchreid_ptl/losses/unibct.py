@@ -20,6 +20,9 @@ def refine_prototypes(
 
         O' = (1 - lambda) (I - lambda A)^-1 O        prototype of y = mean of O'_i over its images in the batch
 
+    As published A has columns that sum to 1, 1' (I - lambda A)^-1 = 1' / (1 - lambda), and the prototype is
+    provably the plain mean of O; the rows of A sum to 1 here [ours].
+
     Identities that are not in the batch keep their mean old feature. The prototypes (C, D) have norm 1, in float32 or
     float64. Nothing here has a gradient.
 
