@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "__init__": {"build", "cells", "data", "engines", "evaluation", "host", "losses", "models", "registration"}
     | {"runs", "runtime", "version"},
     "__main__": {"cli"},
-    "registration": {"data", "engines", "host", "losses", "models"},
+    "registration": {"data", "engines", "host", "losses", "models", "runtime"},
     "cli": {"runs", "report", "build", "config", "engines", *BELOW_ENGINES},
     "runs": {"report", "build", "config", "engines", *BELOW_ENGINES},
     "report": {"config", "engines", *BELOW_ENGINES},

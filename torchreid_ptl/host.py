@@ -4,8 +4,10 @@ Two distributions exist: PyPI's 0.2.5 keeps everything below ``torchreid.reid`` 
 siblings as attributes only; upstream's 1.4.0 has them as packages. Everything here goes through the attributes.
 """
 
+import functools
 import importlib
 import os
+import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +24,10 @@ Factory = Callable[..., torch.nn.Module]
 
 class NameConflictError(RuntimeError):
     """A name this package registers already belongs to somebody else."""
+
+
+class PretrainedFileError(ValueError):
+    """A file of ImageNet weights that is not read, or that fits nothing of its model."""
 
 
 def part(path: str) -> ModuleType:
@@ -140,6 +146,66 @@ def empty_patch_pools(transform: Any) -> None:
     for step in getattr(transform, "transforms", []):
         if hasattr(step, "patchpool"):
             step.patchpool.clear()
+
+
+def secure_pretrained_weights() -> None:
+    """Lets the host's models read ImageNet weights as tensors alone, and refuse a file that does not fit.
+
+    The host unpickles whatever its cache holds, and leaves a model at random where no entry fits. Again is a no-op.
+    """
+    modules = {sys.modules[factory.__module__] for factory in models().values()}
+    for module in modules:
+        if not module.__name__.startswith(f"{torchreid.models.__name__}."):
+            continue
+        classes = [item for item in vars(module).values() if isinstance(item, type)]
+        for place in (module, *classes):
+            for name in ("init_pretrained_weights", "load_imagenet_weights"):
+                function = vars(place).get(name)
+                if function is not None and not hasattr(function, "__wrapped__"):
+                    setattr(place, name, _secured(function))
+
+
+def _secured(initialise: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(initialise)
+    def secured(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        before = {key: value.clone() for key, value in model.state_dict().items() if "classifier" not in key}
+        with _tensors_alone():
+            initialise(model, *args, **kwargs)
+        after = model.state_dict()
+        filled = sum(value.numel() for key, value in before.items() if not torch.equal(value, after[key]))
+        total = sum(value.numel() for value in before.values())
+        if 2 * filled < total:
+            raise PretrainedFileError(
+                f"it fills {100 * filled / total:.0f} % of the values of {type(model).__name__}; it belongs to another "
+                "model"
+            )
+
+    return secured
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Lets ``torch.load`` read nothing but tensors and plain values, whatever its caller asks for."""
+    load = torch.load
+
+    def load_tensors(*args: Any, **kwargs: Any) -> Any:
+        return load(*args, **{**kwargs, "weights_only": True, "map_location": "cpu"})
+
+    vars(torch)["load"] = load_tensors
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise PretrainedFileError(
+            "it is damaged, or holds more than tensors and is not read, because reading it could run foreign code"
+        ) from error
+    finally:
+        vars(torch)["load"] = load
+
+
+def replace_loading_of_extractor(load: Callable[[torch.nn.Module, str], Any]) -> None:
+    """Puts another function in the place of that by which the host's ``FeatureExtractor`` loads weights."""
+    module = sys.modules[torchreid.utils.FeatureExtractor.__module__]
+    vars(module)["load_pretrained_weights"] = load
 
 
 def pretrained_source(factory: Factory) -> tuple[str, Path] | None:

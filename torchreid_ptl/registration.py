@@ -4,6 +4,7 @@ from . import engines, host, losses
 from .data.drawn import DrawnPedestrians, TinyDrawnPedestrians
 from .data.joined import MARKET_DUKE
 from .models import register_models
+from .runtime.weights import load_whole
 
 ENGINES = (engines.ImagePTLEngine, engines.ImageMGNEngine, engines.ImageSTDEngine, engines.ImageCompatibleEngine)
 LOSSES = (losses.BatchHardTripletLoss, losses.STDLoss, *losses.registered_losses().values())
@@ -22,6 +23,8 @@ def register() -> None:
     """
     register_models()
     host.default_num_classes()
+    host.secure_pretrained_weights()
+    host.replace_loading_of_extractor(load_whole)
     for engine in ENGINES:
         host.register_attribute("engine", engine)
     for loss in LOSSES:

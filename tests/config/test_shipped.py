@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import configure, parse
 
 from torchreid_ptl.config.loading import load_config
@@ -84,6 +85,21 @@ def test_an_unknown_name_is_answered_with_the_nearest(own, name, hint):
 def test_the_list_of_names_leaves_out_what_others_build_upon():
     assert set(NAMES) - set(configurations()) == {name for name in NAMES if name.startswith("base/")}
     assert all(find_configuration(name).is_file() for name in configurations())
+
+
+def _students(name):
+    """Network and cells of each student that a shipped configuration distils, and its teacher."""
+    stages = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()).get("chain", [])
+    for stage in [load_config(name)] if not stages else [stage for stage in stages if "std" in stage]:
+        yield stage["model"]["name"], stage["ptl"]["cells"], stage["std"]["teacher"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "std" in name and "osnet" not in name])
+def test_a_student_is_its_teacher_without_cells(name):
+    """Its feature is the output of a 1x1 convolution too, so that it can be negative where the teacher's is."""
+    found = list(_students(name))
+    assert found
+    assert all(model == teacher and not cells for model, cells, teacher in found)
 
 
 def test_the_switch_takes_several_files_and_leaves_the_keys(own):

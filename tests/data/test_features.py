@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +118,85 @@ def test_other_bad_input(tmp_path):
     save_features(tmp_path / "unnamed.npz", features()[:, :2], LABELS["pids"], LABELS["camids"])
     with pytest.raises(FeatureFileError, match="Some files name their images"):
         FeatureFiles([tmp_path / "unnamed.npz", tmp_path / "2.npz"])
+
+
+OF_THREE = {"pids": np.array([1, 2, 1]), "camids": np.zeros(3, int)}
+ROWS = np.arange(12, dtype="f4").reshape(3, 4)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f2", ">i2", "u1", "longdouble", ">u4"])
+@pytest.mark.parametrize("name", ["x.npz", "x.NPZ"])
+def test_arrays_of_other_programs(tmp_path, dtype, name):
+    big = {key: value.astype(">i4") for key, value in OF_THREE.items()}
+    extra = {"meta": np.array({"any": "thing"}, dtype=object), "count": np.array(3)}
+    with (tmp_path / name).open("wb") as file:
+        np.savez(file, features=ROWS.astype(dtype), paths=np.array([b"a", b"b", b"c"]), **big, **extra)
+    found = FeatureFiles([tmp_path / name])
+    assert found[0:3].tolist() == ROWS.tolist()
+    assert (found.pids.tolist(), found.paths) == ([1, 2, 1], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.PT"])
+def test_the_old_format_of_torch(tmp_path, name):
+    content = {"features": torch.tensor(ROWS, requires_grad=True), **{k: torch.tensor(v) for k, v in OF_THREE.items()}}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=False)
+    found = FeatureFiles([tmp_path / name])[0:3]
+    assert (found.tolist(), found.requires_grad) == (ROWS.tolist(), False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"features": ROWS.astype(object)}, "real numbers, got object"),
+        ({"features": ROWS.astype(complex)}, "real numbers, got complex128"),
+        ({"pids": OF_THREE["pids"].astype(object)}, r"pids: Object arrays .*Write it as an array of numbers"),
+        ({"paths": np.array(["a", "b", "c"], dtype=object)}, r"paths: Object arrays .*of str for paths"),
+        ({"paths": np.array("a")}, r"paths must be one name for each row of features, got shape \(\)"),
+        ({"paths": np.arange(3)}, r"paths must be one name .* of int64"),
+        ({"pids": np.array(1)}, r"pids must be 3 whole numbers.* got shape \(\)"),
+        ({"pids": OF_THREE["pids"].astype("f8")}, "pids must be 3 whole numbers.*float64"),
+        ({"camids": np.array([0, 0, 2**64 - 1], dtype="u8")}, r"camids must be below 2\^63"),
+        ({"features": np.array(1.0)}, r"\(images, dimensions\), got \(\)"),
+        ({"features": ROWS[:0], "pids": OF_THREE["pids"][:0]}, r"\(images, dimensions\), got \(0, 4\)"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path, content, message):
+    np.savez(tmp_path / "x.npz", **{"features": ROWS, **OF_THREE, **content})
+    with pytest.raises(FeatureFileError, match=rf"x\.npz.*{message}"):
+        FeatureFile(tmp_path / "x.npz")
+
+
+TENSORS = {"features": torch.tensor(ROWS), **{key: torch.tensor(value) for key, value in OF_THREE.items()}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pids": OF_THREE["pids"]}, r"an object of numpy.*_reconstruct.*Write features, pids and camids as tensors"),
+        ({"pids": [1, [2], 3]}, "pids is no array"),
+        ({"pids": torch.ones(3, dtype=torch.bfloat16)}, "pids is no array"),
+        ({"paths": 5}, "paths must be one name"),
+        ({"paths": [1, 2, 3]}, "paths must be one name"),
+        ({"features": torch.quantize_per_tensor(torch.tensor(ROWS), 1.0, 0, torch.qint8)}, "real numbers"),
+    ],
+)
+def test_tensors_that_cannot_be_used(tmp_path, content, message):
+    torch.save({**TENSORS, **content, 5: "odd key"}, tmp_path / "x.pt")
+    with pytest.raises(FeatureFileError, match=rf"x\.pt.*{message}") as caught:
+        FeatureFile(tmp_path / "x.pt")
+    assert "two options" not in str(caught.value)
+
+
+def test_odd_members(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for key in ("features", "pids", "camids"):
+            archive.writestr(key, b"no array")
+    with pytest.raises(FeatureFileError, match=r"x\.npz cannot be read"):
+        FeatureFile(tmp_path / "x.npz")
+
+
+def test_a_part_of_a_tensor_is_written_without_the_rest(tmp_path):
+    everything = torch.rand(10_000, 8)
+    save_features(tmp_path / "x.pt", everything[:3], OF_THREE["pids"], OF_THREE["camids"])
+    assert (tmp_path / "x.pt").stat().st_size < 5_000
+    assert torch.equal(FeatureFiles([tmp_path / "x.pt"])[0:3], everything[:3])

@@ -102,6 +102,88 @@ def test_a_damaged_bank_is_named(tmp_path, features, spoil):
         OldFeatures.load(path)
 
 
+@pytest.fixture
+def large(tmp_path):
+    """A bank of 2,000 images, 512 KiB."""
+    path = tmp_path / "bank.npy"
+    OldFeatures([f"set/{row}.jpg" for row in range(2000)], torch.randn(2000, 64)).save(path)
+    return path
+
+
+def _changed_facts(path, **changed):
+    listed = path.with_suffix(".json")
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), **changed}))
+
+
+def _rows_in_the_middle(path):
+    features = np.load(path, mmap_mode="r+")
+    features[1000:1003] = features[1003:1006]
+    features.flush()
+
+
+def _one_bit(path):
+    with open(path, "r+b") as file:
+        file.seek(250_000)
+        byte = file.read(1)
+        file.seek(250_000)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def _names_exchanged(path):
+    names = json.loads(path.with_suffix(".json").read_text())["names"]
+    _changed_facts(path, names=[names[1], names[0], *names[2:]])
+
+
+def _names_of_others(path):
+    _changed_facts(path, names=[f"other/{row}.jpg" for row in range(2000)])
+
+
+def _another_fingerprint(path):
+    _changed_facts(path, fingerprint="of another model")
+
+
+@pytest.mark.parametrize(
+    "spoil", [_rows_in_the_middle, _one_bit, _names_exchanged, _names_of_others, _another_fingerprint]
+)
+def test_every_row_and_name_of_a_bank_is_checked(large, spoil):
+    OldFeatures.load(large)
+    spoil(large)
+    with pytest.raises(BankError, match=r"bank\.npy and bank\.json are not as they were written.*built again"):
+        OldFeatures.load(large)
+
+
+def test_names_of_a_bank_are_the_training_images_in_their_order(tmp_path, features):
+    path = tmp_path / "bank.npy"
+    OldFeatures(NAMES, features).save(path)
+    OldFeatures.load(path, wanted=NAMES)
+    OldFeatures.load(path, wanted=["a/0.jpg", *NAMES])  # an unreadable image has no old feature
+    for wanted, strange in ((NAMES[::-1], "a/2.jpg"), (NAMES[:2], "b/1.jpg"), (["c.jpg"], "a/1.jpg")):
+        with pytest.raises(BankError, match=f"bank.npy names '{strange}', which is no training image, or stands else"):
+            OldFeatures.load(path, wanted=wanted)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"names": [1, 2], "fingerprint": "", "digest": ""}', "", "[1]"])
+def test_a_bank_replaces_no_file_of_somebody_else(tmp_path, features, content):
+    listed = tmp_path / "bank.json"
+    listed.write_text(content)
+    with pytest.raises(BankError, match=r"bank\.json, which is there already and is no list of a bank.*another file"):
+        OldFeatures(NAMES, features).save(tmp_path / "bank.npy")
+    assert listed.read_text() == content
+    assert os.listdir(tmp_path) == ["bank.json"]
+
+
+def test_a_bank_whose_names_would_be_a_folder(tmp_path, features):
+    (tmp_path / "bank.json").mkdir()
+    with pytest.raises(BankError, match="is no list of a bank"):
+        OldFeatures(NAMES, features).save(tmp_path / "bank.npy")
+
+
+def test_an_image_that_a_file_of_features_names_twice(tmp_path, features):
+    paths = ["/x/a/1.jpg", "/x/a/2.jpg", "/y/a/1.jpg"]
+    with pytest.raises(BankError, match=r"a/1\.jpg is the end of two paths.*/x/a/1\.jpg and /y/a/1\.jpg; leave one"):
+        OldFeatures.of_file(file_of(tmp_path, paths, features), NAMES)
+
+
 def test_half_a_bank_is_none(tmp_path, features):
     path = tmp_path / "bank.npy"
     OldFeatures(NAMES, features).save(path)

@@ -132,6 +132,17 @@ def test_a_bank_of_something_else_is_refused_or_replaced(tiny_manager, tmp_path,
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_file_of_somebody_else_is_seen_before_features_are_computed(tiny_manager, tmp_path, keep):
+    listed = tmp_path / "old.json"
+    listed.write_text('{"mine": 1}')
+    old = OldModel(old_network(), STYLE)
+    old.network.register_forward_hook(lambda *_: pytest.fail("computed"))
+    with pytest.raises(BankError, match="is no list of a bank"):
+        build_bank(old, tiny_manager(), tmp_path / "old.npy", keep)
+    assert listed.read_text() == '{"mine": 1}'
+
+
 def test_building_a_bank_draws_nothing(tiny_manager):
     old, manager = OldModel(old_network(), STYLE), tiny_manager()
     state = torch.get_rng_state()

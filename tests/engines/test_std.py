@@ -20,6 +20,7 @@ from torchreid_ptl.engines import (
     SoftmaxObjective,
     projection_of,
 )
+from torchreid_ptl.engines.feature_objective import unreachable
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
 from torchreid_ptl.runtime.weights import load_weights
 
@@ -65,6 +66,31 @@ def test_the_teacher_is_bit_equal_afterwards_and_nowhere_in_the_checkpoint(tiny_
     learning = {id(p) for group in engine.optimizer.param_groups for p in group["params"]}
     assert not learning & {id(p) for p in network.parameters()}
     assert [len(group["params"]) for group in engine.optimizer.param_groups] == [len(list(engine.model.parameters()))]
+
+
+@pytest.mark.parametrize(
+    ("shift", "options", "warned"),
+    [(0.5, {}, True), (0.0, {}, False), (0.5, {"lambda_": 0.0}, False)],
+)
+def test_a_student_that_is_never_negative_is_told_what_it_cannot_reach(
+    tiny_manager, tmp_path, capsys, shift, options, warned
+):
+    teacher = build("osnet_x0_25_ptl", "softmax").eval()
+    teacher.register_forward_hook(lambda *given: given[2] - shift)
+    engine = engine_of(tiny_manager(), teacher=teacher, **options)
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    out = capsys.readouterr().out
+    assert out.count("WARNING: this student cannot imitate its teacher") == warned  # once, not in each of 4 batches
+    if warned:
+        assert "<backbone>_ptl with ptl.cells False" in out
+
+
+def test_what_a_feature_that_is_never_negative_cannot_reach():
+    own, wanted = torch.tensor([[0.0, 1.0]]), torch.tensor([[-2.0, 1.0], [-1.0, 3.0]])
+    said = unreachable(own, wanted)
+    assert "50% of the other network's are" in said
+    assert "below 0.75, 43% of the mean absolute value" in said  # (2 + 1) / 4 of 7 / 4
+    assert unreachable(own - 0.1, wanted) == unreachable(own, wanted.abs()) == ""
 
 
 def test_stock_torchreid_alone_loads_the_student(tiny_manager, tmp_path):

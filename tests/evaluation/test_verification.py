@@ -240,7 +240,7 @@ def test_halves_share_no_identity_and_both_have_both_kinds(seed):
 def test_the_recommendation_is_chosen_on_one_half_and_measured_on_the_other():
     matrix, labels = separable(11)
     halves = halves_of(labels, seed=4)
-    advice = run(matrix, labels, far=0.05, seed=4).recommended
+    advice = run(matrix, labels, far=0.05, seed=4).at_far
     assert advice.asked == 0.05
     assert advice.chosen.far <= 0.05
     for half, measured in zip(halves, (advice.chosen, advice.reported), strict=True):
@@ -254,11 +254,11 @@ def test_the_recommendation_is_chosen_on_one_half_and_measured_on_the_other():
 def test_the_choice_never_looks_at_the_other_half(seed):
     matrix, labels = separable(12, queries=60)
     first, _ = halves_of(labels, seed)
-    advice = run(matrix, labels, far=0.02, seed=seed).recommended
+    advice = run(matrix, labels, far=0.02, seed=seed).at_far
     other = ~(np.isin(labels[0], list(first))[:, None] & np.isin(labels[1], list(first)))
     changed = matrix.copy()
     changed[other] = np.random.default_rng(seed).permutation(matrix[other]) * 3 - 1
-    again = run(changed, labels, far=0.02, seed=seed).recommended
+    again = run(changed, labels, far=0.02, seed=seed).at_far
     assert (again.threshold, again.chosen) == (advice.threshold, advice.chosen)
     assert again.reported != advice.reported
 
@@ -306,13 +306,40 @@ def test_too_few_pairs_in_a_half_for_the_rate():
     assert "larger" in result.why_none
 
 
+@pytest.mark.parametrize(("signal", "useful"), [(0.0, False), (20.0, True)])
+def test_no_threshold_is_recommended_that_rejects_most_genuine_pairs(signal, useful):
+    pids, camids = np.repeat(np.arange(40), 4), np.tile([0, 1], 80)
+    rng = np.random.default_rng(3)
+    people = rng.standard_normal((40, 8))[pids]
+    images = Descriptors(signal * people + rng.standard_normal((160, 8)), pids, camids)
+    for metric, unit in (("euclidean", "squared Euclidean distance"), ("cosine", "1 - cosine")):
+        result = verify(images, images, EvaluationOptions(metric=metric), far=1e-3)
+        assert f"same person: {unit} (metric {metric}) below a threshold" in str(result)
+        assert f"threshold at FAR 0.1%: {unit} {result.at_far.threshold:.6g}, chosen on half" in str(result)
+        assert (result.at_far.reported.tar >= 0.5) == useful
+        if useful:
+            assert result.recommended == result.at_far
+            assert "no threshold recommended" not in str(result)
+        else:
+            assert result.recommended is None
+            assert result.as_dict()["recommended"] is None
+            assert "no threshold recommended: the one at FAR 0.001 accepts" in str(result)
+            assert "less than 50%; ask for a larger rate" in result.why_none
+
+
 def test_numbers_for_json_and_text():
     result = run(*separable(16), far=0.01)
     numbers = json.loads(json.dumps(result.as_dict()))
     assert numbers == result.as_dict()
     assert numbers["tar_at_far"]["0.1"]["far"] <= 0.1
-    assert set(numbers["recommended"]) == {"threshold", "asked", "chosen", "reported"}
-    for words in ("EER", "FAR 10%", "chosen for FAR 1%", "on the other half", f"{result.genuine_pairs} genuine"):
+    assert set(numbers["at_far"]) == {"threshold", "asked", "chosen", "reported"}
+    for words in (
+        "EER",
+        "FAR 10%",
+        "threshold at FAR 1%: distance as given",
+        "on the other half",
+        f"{result.genuine_pairs} genuine",
+    ):
         assert words in str(result)
 
 

@@ -1,6 +1,7 @@
 """ImageNet weights: from the disk, from a server, or an error that helps."""
 
 import http.server
+import os
 import sys
 import threading
 
@@ -113,3 +114,60 @@ def test_sources_are_known(name, file):
     url, path = host.pretrained_source(host.models()[name])
     assert url.startswith("http")
     assert path.name.startswith(file)
+
+
+class Hostile:
+    """Runs a command when unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def placed(home, name):
+    """Where the ImageNet weights of a model are looked for."""
+    place = host.pretrained_source(host.models()[name])[1]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+@pytest.mark.parametrize("name", ["resnet18", "osnet_x0_25", "squeezenet1_0"])
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
+def test_a_hostile_file_is_not_run(home, tmp_path, name, new):
+    content = {"conv1.weight": torch.ones(1), "x": Hostile(f"touch {tmp_path / 'witness'}")}
+    torch.save(content, placed(home, name), _use_new_zipfile_serialization=new)
+    with pytest.raises(host.PretrainedFileError, match="more than tensors and is not read"):
+        torchreid.models.build_model(name, 2, use_gpu=False)
+    assert not (tmp_path / "witness").exists()
+
+
+def test_a_hostile_file_is_not_run_for_the_plugins_models(home, tmp_path):
+    torch.save({"x": Hostile(f"touch {tmp_path / 'witness'}")}, placed(home, "resnet18"))
+    with pytest.raises(PretrainedWeightsError, match="more than tensors and is not read"):
+        torchreid.models.build_model("resnet18_ptl", 2, use_gpu=False)
+    assert not (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "osnet_x0_25"])
+def test_weights_that_fit_nothing(home, name):
+    torch.save({"something.weight": torch.ones(2)}, placed(home, name))
+    with pytest.raises(host.PretrainedFileError, match="it fills 0 % of the values of"):
+        torchreid.models.build_model(name, 2, use_gpu=False)
+    load = torch.load
+    assert load.__module__ == "torch.serialization"
+
+
+def test_every_model_of_the_host_reads_tensors_alone():
+    modules = {sys.modules[factory.__module__] for name, factory in host.models().items()}
+    readers = [
+        getattr(place, name)
+        for module in modules
+        if module.__name__.startswith(torchreid.models.__name__)
+        for place in (module, *(item for item in vars(module).values() if isinstance(item, type)))
+        for name in ("init_pretrained_weights", "load_imagenet_weights")
+        if name in vars(place)
+    ]
+    assert len(readers) >= 15
+    assert all(hasattr(reader, "__wrapped__") for reader in readers)

@@ -1,9 +1,12 @@
 """Checkpoint files."""
 
+import gzip
 import os
 import pickle
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -182,3 +185,53 @@ def test_too_little_room_is_said_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 2**20})())
     with pytest.raises(OSError, match=r"3 checkpoints of this model need about 9 MiB and .* has 1 MiB free.*keep_last"):
         check_room(tmp_path / "not" / "yet", nn.Linear(512, 512), copies=3)
+
+
+def scripted(path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(path))
+
+
+def zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/model.pth", b"x")
+
+
+def tarred(path):
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "model.pth")
+
+
+def written(content):
+    return lambda path: path.write_bytes(content)
+
+
+HEADER = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [
+        (written(b"<!DOCTYPE html>\n<html><title>Google Drive</title></html>"), "a web page"),
+        (written(b"\n  <HTML><body>404</body></HTML>"), "a web page"),
+        (written(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"), "a web page"),
+        (written(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"), "a pointer of Git LFS"),
+        (written(len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)), "a file of safetensors"),
+        (written(gzip.compress(b"weights")), "compressed by gzip"),
+        (written(b"7z\xbc\xaf\x27\x1c" + bytes(40)), "a 7z archive"),
+        (lambda path: np.save(path.open("wb"), np.ones(3)), "an array of numpy"),
+        (lambda path: np.savez(path.open("wb"), weight=np.ones(3)), r"a zip archive of weight\.npy"),
+        (zipped, r"a zip archive of model\.pth"),
+        (tarred, "a tar archive"),
+        (scripted, "a TorchScript archive"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, write, kind):
+    path = tmp_path / "weights.pth"
+    write(path)
+    with pytest.raises(CheckpointError, match=rf"weights\.pth is {kind}"):
+        load_checkpoint(path)
+
+
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="it is a folder"):
+        load_checkpoint(tmp_path)

@@ -79,3 +79,91 @@ def test_wrappers():
     report = load_weights(nn.DataParallel(inner), {"module.weight": torch.zeros(2, 2), "module.bias": torch.zeros(2)})
     assert report.missing == []
     assert inner.weight.abs().sum() == 0
+
+
+class Small(nn.Module):
+    """A network of the host's kind."""
+
+    def __init__(self, classes=3, layers=1):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.bn = nn.BatchNorm2d(4)
+        self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers)))
+        self.classifier = nn.Linear(4, classes)
+
+
+def test_a_test_needs_all_of_the_model():
+    model, other = Small(layers=3), Small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"4 entries of the model are not in it, layers.1.weight, .* 56\.5 % of"):
+        load_weights(model, other.state_dict(), whole=True)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert "11 of 15 entries of the model loaded, 56.5 % of its values without" in str(
+        load_weights(model, other.state_dict())
+    )
+
+
+def test_a_test_needs_no_classifier_and_no_counters():
+    state = {key: value for key, value in Small(7).state_dict().items() if not key.endswith("num_batches_tracked")}
+    report = load_weights(Small(3), state, whole=True)
+    assert (report.unfilled, report.share, report.other_shape) == ([], 1.0, ["classifier.weight", "classifier.bias"])
+
+
+WRAPPED = {
+    "model": lambda state: {"model": state, "epoch": torch.tensor(3)},
+    "net": lambda state: {"net": state, "acc": 0.5},
+    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "nested": lambda state: {"state_dict": {"model": state}},
+    "other name": lambda state: {"student": state, "optimizer": {"state": {0: {"x": torch.ones(1)}}}},
+    "lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+    "shared twice": lambda state: {f"module.model.backbone.{key}": value for key, value in state.items()},
+    "with the mean one": lambda state: {"model": state, "ema": {key: value * 0 for key, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "ptl"), [*((form, False) for form in WRAPPED), ("lightning", True), ("shared twice", True)]
+)
+def test_state_dicts_as_other_programs_write_them(small_model, tmp_path, form, ptl):
+    source = small_model() if ptl else Small()
+    torch.save(WRAPPED[form](source.state_dict()), tmp_path / "x.pth")
+    model = small_model() if ptl else Small()
+    assert load_weights(model, tmp_path / "x.pth", whole=True).missing == []
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_several_state_dicts(tmp_path):
+    state = Small().state_dict()
+    with pytest.raises(CheckpointError, match=r"several state dicts: 'teacher', 'student'\. Save the one"):
+        load_weights(Small(), {"teacher": state, "student": state})
+
+
+def test_a_network_inside_another_one_keeps_its_names():
+    outer = nn.Sequential()
+    outer.add_module("model", nn.Sequential(nn.Linear(2, 2)))
+    assert load_weights(outer, outer.state_dict(), whole=True).missing == []
+    assert load_weights(outer[0], outer.state_dict(), whole=True).missing == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_values_that_are_no_numbers(value, dtype):
+    state = {key: each.to(dtype) if each.is_floating_point() else each for key, each in Small().state_dict().items()}
+    state["conv.weight"].view(-1)[5] = value
+    with pytest.raises(CheckpointError, match=r"NaN or infinite values in 1 entries, conv\.weight for example"):
+        load_weights(Small(), state)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8),
+        torch.eye(2).to_sparse(),
+        torch.ones(2, 2, dtype=torch.complex64),
+        torch.ones(2, 2, device="meta"),
+    ],
+    ids=["quantised", "sparse", "complex", "meta"],
+)
+def test_tensors_that_are_no_plain_numbers(odd):
+    with pytest.raises(CheckpointError, match="quantised, sparse, complex or without values: weight"):
+        load_weights(nn.Linear(2, 2), {"weight": odd, "bias": torch.zeros(2)})

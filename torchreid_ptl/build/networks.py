@@ -148,7 +148,7 @@ def trained_network(
     with random_state_kept():
         network = build_network(name, embedding=weights.embedding, use_gpu=use_gpu, size=size, **options)
     report = load_weights(network, weights.state, label=weights.path)
-    lacking = [entry for entry in report.missing if not entry.startswith("classifier")]
+    lacking = report.unfilled
     if lacking:
         raise ConfigError(
             f"{weights.path} does not fill the {role} {name}: {len(lacking)} entries are missing or of another shape, "
@@ -249,7 +249,8 @@ def build_model(config: CfgNode, num_classes: int, loss: str) -> nn.Module:
         **options,
     )
     if weights:
-        report = load_weights(model, weights.state, classifier=asked.load_classifier, label=weights.path)
+        whole = config.test.evaluate and not asked.resume  # all that is tested was trained
+        report = load_weights(model, weights.state, classifier=asked.load_classifier, whole=whole, label=weights.path)
         head = f", with an embedding head of {weights.embedding} dimensions" if weights.embedding else ""
         print(f"Loading {weights.path}{head}\n{report}")
     return model.to(device_of(config.use_gpu))

@@ -260,7 +260,7 @@ _STATIC: dict[str, Setting] = {
     ),
     "eval.far": _ours(
         0.001,
-        "false accept rate for which the report recommends a threshold",
+        "false accept rate at which the report gives a threshold",
         least=Open(0),
         most=Open(1),
         affects=SCORES,

@@ -3,7 +3,6 @@
 import io
 import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..runtime.checkpoint import foreign_object
 from ..runtime.files import replace_file
 from ..runtime.hints import hint
 
@@ -48,14 +48,14 @@ class FeatureFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f"There is no file of features {self.path}")
-        if self.path.suffix not in SUFFIXES:
+        if self.path.suffix.lower() not in SUFFIXES:
             raise FeatureFileError(f"{self.path} must be a file of one of the kinds {', '.join(SUFFIXES)}")
         content = self._open(only_labels=True)
         for key in KEYS:
             if key not in content:
                 raise FeatureFileError(
-                    f"{self.path} has no {key!r}: {hint(key, list(content))}. A file of features holds features "
-                    "(N, D), pids (N,), camids (N,) and, if wanted, paths (N,)"
+                    f"{self.path} has no {key!r}: {hint(key, list(map(str, content)))}. A file of features holds "
+                    "features (N, D), pids (N,), camids (N,) and, if wanted, paths (N,)"
                 )
         features = content["features"]
         if not hasattr(features, "dtype"):
@@ -66,7 +66,7 @@ class FeatureFile:
             raise FeatureFileError(f"{self.path}: features must be real numbers, got {features.dtype}")
         self.shape = (int(features.shape[0]), int(features.shape[1]))
         self.pids, self.camids = (self._labels(key, content[key]) for key in KEYS[1:])
-        self.paths = [str(path) for path in content.get("paths", [])]
+        self.paths = self._names(content.get("paths", ()))
         if self.paths and len(self.paths) != self.shape[0]:
             raise FeatureFileError(f"{self.path}: {len(self.paths)} paths for {self.shape[0]} features")
 
@@ -77,28 +77,49 @@ class FeatureFile:
     def _open(self, only_labels: bool = False) -> Mapping[str, Any]:
         """The file's content; with ``only_labels`` the features of a ``.npz`` file are not read."""
         try:
-            if self.path.suffix == ".npz":
+            if self.path.suffix.lower() == ".npz":
                 return _open_npz(self.path, only_labels)
-            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            mapped = zipfile.is_zipfile(self.path)  # torch's format before 1.6 can only be loaded
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             raise FeatureFileError(
                 f"{self.path} is no file of torch, or holds more than tensors, numbers and names: "
-                f"{str(error).splitlines()[0]}"
+                f"{foreign_object(error)}. Write features, pids and camids as tensors (torch.as_tensor) and paths as a "
+                "list of str"
             ) from error
-        except (OSError, ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise FeatureFileError(f"{self.path} cannot be read as a file of features: {error}") from error
+        except Exception as error:  # a damaged file can trip the reader in any way
+            raise FeatureFileError(
+                f"{self.path} cannot be read as a file of features: {str(error) or type(error).__name__}"
+            ) from error
         if not isinstance(content, Mapping):
             raise FeatureFileError(f"{self.path} holds {type(content).__name__}; a dictionary was expected")
         return content
 
     def _labels(self, key: str, labels: Any) -> npt.NDArray[np.int64]:
-        array = np.asarray(labels)
+        array = self._array(key, labels)
         if array.shape != self.shape[:1] or array.dtype.kind not in "iu":
             raise FeatureFileError(
                 f"{self.path}: {key} must be {self.shape[0]} whole numbers, one for each row of features, got shape "
                 f"{array.shape} of {array.dtype}"
             )
+        if array.max() > np.iinfo(np.int64).max:
+            raise FeatureFileError(f"{self.path}: {key} must be below 2^63, got {array.max()}")
         return array.astype(np.int64)
+
+    def _names(self, paths: Any) -> list[str]:
+        array = self._array("paths", paths)
+        if array.ndim != 1 or array.size and array.dtype.kind not in "US":
+            raise FeatureFileError(
+                f"{self.path}: paths must be one name for each row of features, got shape {array.shape} of "
+                f"{array.dtype}"
+            )
+        return [path.decode() if isinstance(path, bytes) else path for path in array.tolist()]
+
+    def _array(self, key: str, values: Any) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(values.detach() if isinstance(values, torch.Tensor) else values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise FeatureFileError(f"{self.path}: {key} is no array: {error}") from error
 
 
 class FeatureFiles:
@@ -143,7 +164,7 @@ class FeatureFiles:
             first = end - self._files[index].shape[0]
             if start < end and stop > first:
                 part = self._piece(index)[max(start, first) - first : min(stop, end) - first]
-                parts.append(torch.as_tensor(part).to(torch.float32))
+                parts.append(_floats(part))
         return torch.cat(parts) if len(parts) != 1 else parts[0]
 
     def _piece(self, index: int) -> Any:
@@ -155,7 +176,7 @@ class FeatureFiles:
 
 def _is_real(dtype: Any) -> bool:
     if isinstance(dtype, torch.dtype):
-        return not dtype.is_complex and dtype != torch.bool
+        return not dtype.is_complex and dtype != torch.bool and not str(dtype).startswith("torch.q")
     return dtype.kind in "fiu"
 
 
@@ -165,14 +186,32 @@ def _open_npz(path: Path, only_labels: bool) -> dict[str, Any]:
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array without names; write it with numpy.savez")
     with loaded as file:
-        content: dict[str, Any] = {key: file[key] for key in file.files if key != "features" or not only_labels}
-        if only_labels and "features" in file.files:
-            with file.zip.open("features.npy") as member:
-                first = np.lib.format.read_magic(member) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(member)
-            content["features"] = SimpleNamespace(shape=shape, dtype=dtype)
+        content: dict[str, Any] = dict.fromkeys(file.files)
+        for key in {*KEYS, "paths"} & content.keys():
+            content[key] = _header(file) if key == "features" and only_labels else _member(file, key)
     return content
+
+
+def _member(file: Any, key: str) -> Any:
+    try:
+        return file[key]
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}. Write it as an array of numbers, or of str for paths") from error
+
+
+def _header(file: Any) -> SimpleNamespace:
+    with file.zip.open("features.npy") as member:
+        first = np.lib.format.read_magic(member) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    return SimpleNamespace(shape=shape, dtype=dtype)
+
+
+def _floats(part: Any) -> torch.Tensor:
+    """Rows of an array, of any byte order, or of a tensor in float32."""
+    if isinstance(part, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))
+    return part.detach().to(torch.float32)
 
 
 def save_features(
@@ -195,19 +234,21 @@ def save_features(
         FeatureFileError: another ending, or lengths that differ.
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
+    if target.suffix.lower() not in SUFFIXES:
         raise FeatureFileError(f"{target} must end in one of {', '.join(SUFFIXES)}")
     lengths = {"features": len(features), "pids": len(pids), "camids": len(camids), "paths": len(paths)}
     if len({length for key, length in lengths.items() if key != "paths" or length}) != 1:
         raise FeatureFileError(f"Features, pids, camids and paths must be of one length, got {lengths}")
-    tensor = torch.as_tensor(features).detach().cpu()
+    tensor = torch.as_tensor(features).detach().cpu().contiguous()
+    if tensor.untyped_storage().nbytes() > tensor.nbytes:  # a view, whose file would hold all that it is a part of
+        tensor = tensor.clone()
     written = io.BytesIO()
-    if target.suffix == ".npz":
+    if target.suffix.lower() == ".npz":
         arrays: dict[str, Any] = {"features": tensor.numpy(), "pids": np.asarray(pids), "camids": np.asarray(camids)}
         if len(paths):
             arrays["paths"] = np.asarray(paths)
         np.savez(written, **arrays)
     else:
         labels = {"pids": torch.as_tensor(np.asarray(pids)), "camids": torch.as_tensor(np.asarray(camids))}
-        torch.save({"features": tensor.contiguous(), **labels, "paths": list(paths)}, written)
+        torch.save({"features": tensor, **labels, "paths": list(paths)}, written)
     replace_file(target, written.getbuffer())

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,13 @@ from torch import Tensor
 
 from ..runtime.errors import WordedError
 from ..runtime.files import replace_file
+from ..runtime.progress import Progress
 from .features import FeatureFile
 
 SUFFIX = ".npy"
+_KIND = "old features of torchreid_ptl"
+_START = json.dumps({"kind": _KIND})[:-1].encode()  # of each list that is written here
+_BLOCK = 1 << 24  # bytes that are read at once
 
 
 class BankError(WordedError, ValueError):
@@ -69,21 +72,30 @@ class OldFeatures:
         return torch.tensor([self._row.get(name, -1) for name in names], dtype=torch.long)
 
     def save(self, path: str | Path) -> None:
-        """Writes ``path`` (.npy) and, last, the names and the fingerprint next to it (.json)."""
+        """Writes ``path`` (.npy) and, last, the names and the fingerprint next to it (.json).
+
+        Raises:
+            BankError: the .json file is there already and is not one of a bank.
+        """
         path = _checked(path)
+        require_place(path)
         written = io.BytesIO()
         np.save(written, self.features.numpy())
         replace_file(path, written.getbuffer())
-        facts = {"fingerprint": self.fingerprint, "content": _content(path), "names": self.names}
+        digest = _digest(path, self.fingerprint, self.names)
+        facts = {"kind": _KIND, "fingerprint": self.fingerprint, "digest": digest, "names": self.names}
         replace_file(path.with_suffix(".json"), (json.dumps(facts) + "\n").encode())
 
     @classmethod
-    def load(cls, path: str | Path, fingerprint: str = "") -> "OldFeatures":
+    def load(cls, path: str | Path, fingerprint: str = "", wanted: Sequence[str] = ()) -> "OldFeatures":
         """Opens a bank; its features stay in the file and are read as they are needed.
+
+        The whole file is read once: names and features must be those that were written.
 
         Args:
             path: the .npy file that :meth:`save` wrote.
             fingerprint: what the bank must be of; anything if empty.
+            wanted: the images that it may name, in their order; any if empty. Some may be missing.
 
         Raises:
             FileNotFoundError: there is no such bank.
@@ -100,17 +112,22 @@ class OldFeatures:
             )
         try:
             facts = json.loads(listed.read_text())
-            names, found, content = list(facts["names"]), facts["fingerprint"], facts["content"]
+            names, found, digest = list(map(str, facts["names"])), facts["fingerprint"], facts["digest"]
             features = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BankError(f"{path} is damaged ({error}); delete it and {listed.name}: it is built again") from error
-        if content != _content(path) or features.dtype != np.float32:
-            raise BankError(f"{listed} does not belong to {path}; delete both: the bank is built again")
+        if digest != _digest(path, found, names) or features.dtype != np.float32:
+            raise BankError(
+                f"{path} and {listed.name} are not as they were written: features or names were changed, or one file "
+                "is of another bank. Delete both: the bank is built again"
+            )
         if fingerprint and found != fingerprint:
             raise BankError(
                 f"{path} holds features of another old model, preprocessing or list of images (fingerprint {found!r}, "
                 f"wanted {fingerprint!r}). Delete it, or choose another file with {{bank}}"
             )
+        if wanted:
+            _require_names(path, names, wanted)
         return cls(names, torch.from_numpy(features), found)
 
     @classmethod
@@ -127,7 +144,7 @@ class OldFeatures:
         Raises:
             FileNotFoundError: there is no such file.
             FeatureFileError: it cannot be read.
-            BankError: it names no images, none that is wanted, or features are not finite.
+            BankError: it names no images, none that is wanted or one twice, or features are not finite.
         """
         file = FeatureFile(path)
         if not file.paths:
@@ -161,7 +178,7 @@ def list_digest(names: Sequence[str], of: str) -> str:
 
 
 def _endings(paths: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
-    """The row of each wanted image whose name is the end of a path; the first of several."""
+    """The row of each wanted image whose name is the end of a path."""
     asked = set(wanted)
     depths = sorted({len(PurePath(name).parts) for name in wanted}, reverse=True)
     found: dict[str, int] = {}
@@ -170,7 +187,12 @@ def _endings(paths: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
         for depth in depths:
             name = PurePath(*parts[-depth:]).as_posix() if parts else ""
             if name in asked:
-                found.setdefault(name, row)
+                if name in found:
+                    raise BankError(
+                        f"The training image {name} is the end of two paths in the file of old features, "
+                        f"{paths[found[name]]} and {paths[row]}; leave one of them out: an image has one old feature"
+                    )
+                found[name] = row
                 break
     return found
 
@@ -182,10 +204,45 @@ def _checked(path: str | Path) -> Path:
     return path
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """Enough of a file to see that its list belongs to it."""
+def require_place(path: str | Path) -> None:
+    """Makes sure that a bank can be written without loss of a file that is no bank's, before it is computed.
+
+    Raises:
+        BankError: the file of its names (.json) is there and was not written for a bank.
+    """
+    listed = _checked(path).with_suffix(".json")
+    if not os.path.lexists(listed):
+        return
+    try:
+        with open(listed, "rb") as file:
+            ours = file.read(len(_START)) == _START
+    except OSError:  # a folder, for example
+        ours = False
+    if not ours:
+        raise BankError(
+            f"The bank {path} keeps the names of its images in {listed}, which is there already and is no list of a "
+            "bank. Choose another file with {bank}, or move that file elsewhere"
+        )
+
+
+def _require_names(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Names are some of those wanted, in their order."""
+    rest = iter(wanted)
+    strange = next((name for name in names if name not in rest), None)
+    if strange is not None:
+        raise BankError(
+            f"{path} names {strange!r}, which is no training image, or stands elsewhere in their order; wanted are "
+            f"{len(wanted)} images, {wanted[0]!r} the first. Delete it, or choose another file with {{bank}}"
+        )
+
+
+def _digest(path: Path, fingerprint: str, names: Sequence[str]) -> str:
+    """Of a file with all its bytes, and of what belongs to it."""
+    digest = hashlib.blake2b(json.dumps([fingerprint, *names]).encode(), digest_size=16)
     with open(path, "rb") as file:
-        head = file.read(1 << 16)
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        tail = file.read()
-    return {"bytes": path.stat().st_size, "ends": hashlib.sha256(head + tail).hexdigest()[:16]}
+        blocks = -(-os.fstat(file.fileno()).st_size // _BLOCK)
+        read = iter(lambda: file.read(_BLOCK), b"")
+        large = blocks > 64  # 1 GiB
+        for block in Progress(read, f"checking {path.name}", total=blocks) if large else read:
+            digest.update(block)
+    return digest.hexdigest()

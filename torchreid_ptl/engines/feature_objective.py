@@ -12,6 +12,8 @@ from .frozen import Preprocessing
 from .objectives import Objective, Terms
 from .outputs import Outputs
 
+_FEW = 0.01  # share of values below 0 that is no reason to warn
+
 
 class FeatureObjective(Objective):
     """A base objective, and terms on the descriptor, which is compared with another network's.
@@ -65,6 +67,26 @@ class FeatureObjective(Objective):
     def descriptor(self, outputs: Outputs) -> Tensor:
         """(N, dim): all features, concatenated as in the descriptor."""
         return torch.cat(outputs.features, dim=1)
+
+
+def unreachable(own: Tensor, wanted: Tensor) -> str:
+    """What a network whose features are never negative cannot reach of others; empty where there is nothing to say.
+
+    A mean of ReLU outputs, the descriptor of the host's plain ResNet and DenseNet, is never negative. The mean absolute
+    difference to a feature t is then at least mean max(-t, 0).
+
+    Args:
+        own: (N, D) features of a batch.
+        wanted: (N, D) features of the same images by another network.
+    """
+    negative = float((wanted < 0).float().mean())
+    if float(own.detach().min()) < 0 or negative < _FEW:
+        return ""
+    floor, size = float((-wanted).clamp(min=0).mean()), float(wanted.abs().mean())
+    return (
+        f"no value of the features of this batch is below 0, and {negative:.0%} of the other network's are: their mean "
+        f"absolute difference cannot fall below {floor:.3g}, {floor / size:.0%} of the mean absolute value there"
+    )
 
 
 def descriptor_dim(network: nn.Module, style: Preprocessing) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.in_order import loader_in_order, root_of, training_images, training_names
-from ..data.old_features import BankError, OldFeatures, list_digest, names_of
+from ..data.old_features import BankError, OldFeatures, list_digest, names_of, require_place
 from ..evaluation import Descriptors, EvaluationOptions
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel, Preprocessing
@@ -74,7 +74,8 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
         keep: a file of something else is an error; False replaces it.
 
     Raises:
-        BankError: the file is damaged or no bank, or of another model, preprocessing or list of images.
+        BankError: the file is damaged or no bank, or of another model, preprocessing or list of images; or the file of
+            its names would replace one that is no bank's.
         ValueError: a descriptor is not finite, or the training set lists an image twice; names the image.
     """
     images = training_images(datamanager)
@@ -83,7 +84,7 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
     fingerprint = list_digest(names, old.fingerprint())
     if path is not None:
         try:
-            bank = OldFeatures.load(path, fingerprint)
+            bank = OldFeatures.load(path, fingerprint, names)
             print(f"Old features: {len(bank)} of {path}")
             return bank
         except FileNotFoundError:
@@ -92,11 +93,12 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
             if keep:
                 raise
             print(f"{path} is replaced: {error}")
+        require_place(path)
     found = old.describe(images, "old features", **_loading(datamanager))
     bank = OldFeatures(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
     if path is not None:
         bank.save(path)
-        bank = OldFeatures.load(path, fingerprint)
+        bank = OldFeatures.load(path, fingerprint, names)
         print(f"Old features: {len(bank)} in {path}")
     return bank
 

@@ -10,7 +10,7 @@ from ..losses.std import check_lambda, feature_distance
 from ..runtime.errors import ArgumentError
 from ..runtime.seeding import random_state_kept
 from .engine import ImagePTLEngine
-from .feature_objective import FeatureObjective, descriptor_dim
+from .feature_objective import FeatureObjective, descriptor_dim, unreachable
 from .feature_table import FeatureTable, tabulate
 from .frozen import FrozenModel, Preprocessing
 from .objectives import Objective, SoftmaxObjective, Terms
@@ -49,6 +49,7 @@ class STDObjective(FeatureObjective):
         check_lambda(lambda_)
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
         self.projection = projection
+        self._compared = False
 
     @classmethod
     def build(
@@ -139,8 +140,22 @@ class STDObjective(FeatureObjective):
             feature = self.descriptor(outputs)
             if self.projection is not None:
                 feature = self.projection(feature.float())
+            self._compare_once(feature, reference)
             terms["loss_std"] = self.lambda_ * feature_distance(feature, reference)
         return terms
+
+    def _compare_once(self, feature: Tensor, reference: Tensor) -> None:
+        """Warns, at the first batch of a training, of a student that cannot give what the teacher does."""
+        if self._compared:
+            return
+        self._compared = True
+        lacking = unreachable(feature, reference)
+        if lacking:
+            print(
+                f"WARNING: this student cannot imitate its teacher: {lacking}. Choose a student whose feature is not "
+                "the output of a ReLU: the paper's is the teacher's network without cells (model.name <backbone>_ptl "
+                "with ptl.cells False), or learn a map with std.projection linear"
+            )
 
 
 class ImageSTDEngine(ImagePTLEngine):

@@ -15,7 +15,7 @@ from .float_histogram import FloatHistogram
 from .labels import PairLabels
 from .options import DEFAULTS, EvaluationOptions
 from .ranking import GivenDistances, as_distances
-from .verification_result import Recommendation, VerificationResult
+from .verification_result import LEAST_TAR, ThresholdAtFar, VerificationResult
 
 _ROC_POINTS = 2000
 _LEAST_IDENTITIES = 4
@@ -37,16 +37,17 @@ def verify(
     """Decides for each query and gallery image whether they show one person, and counts the errors.
 
     TAR at a FAR as Klare et al., CVPR 2015 (IJB-A), pairs as Zheng et al., ICCV 2015 (Market-1501) [paper]. A
-    recommended threshold that is measured on identities it was not chosen on is [ours].
+    threshold that is measured on identities it was not chosen on is [ours].
 
     Genuine pairs show one identity by two cameras, impostor pairs two identities; one identity by one camera is junk.
     With all pairs at a distance below t taken for one person::
 
         FAR(t) = share of impostor pairs < t        TAR(t) = share of genuine pairs < t        FRR = 1 - TAR
 
-    For the recommended threshold the identities are shuffled and halved, those with genuine pairs and those without
+    For the threshold at `far` the identities are shuffled and halved, those with genuine pairs and those without
     apart. It is the largest one with FAR <= `far` over the pairs inside the first half; reported is what it does to
-    the pairs inside the second half. All other figures are of all pairs.
+    the pairs inside the second half. It is recommended if it accepts half of the genuine pairs there, or more [ours].
+    All other figures are of all pairs.
 
     Pairs are not kept, but counted in fine bins. Thresholds are therefore starts of bins, about 2**-11 of their value
     apart; the rates at them are exact.
@@ -56,7 +57,7 @@ def verify(
         gallery: G images.
         options: metric, seed of the shuffled identities, device, and MiB for blocks of distances, to which the counts
             add up to about 150. Distances are those before re-ranking.
-        far: false accept rate for which a threshold is recommended.
+        far: false accept rate for which a threshold is chosen.
         fars: false accept rates at which the true accept rate is reported.
         distances: shape (Q, G), to decide by instead of those of the descriptors.
 
@@ -68,12 +69,12 @@ def verify(
         >>> people, cameras = np.repeat(np.arange(8), 2), np.tile([0, 1], 8)
         >>> images = Descriptors(np.stack([people, cameras / 2], axis=1), people, cameras)
         >>> print(verify(images, images, far=0.05, fars=[0.05, 0.001]))
-        same person: squared Euclidean distance below a threshold
+        same person: squared Euclidean distance (metric euclidean) below a threshold
         16 genuine and 224 impostor pairs
         EER 0.00% at 1
         FAR 5%: TAR 100.00% at 1
         FAR 0.1%: too few impostor pairs to measure it, 1000 needed
-        recommended threshold 1, chosen for FAR 5% on half of the identities (TAR 100.00% there);
+        threshold at FAR 5%: squared Euclidean distance 1, chosen on half of the identities (TAR 100.00% there);
         on the other half FAR 0%, TAR 100.00% of 8 genuine and 48 impostor pairs
     """
     for rate in (far, *fars):
@@ -84,7 +85,7 @@ def verify(
     _check_pairs(labels)
     plan = make_plan(matrix.shape, options.memory_mb, matrix.device)
     bins, genuine, impostor = _count(matrix, labels, halve_identities(labels, options.seed), plan)
-    recommended, why_none = _recommend(bins, genuine, impostor, far, len(_matched(labels)))
+    at_far, why_none = _choose(bins, genuine, impostor, far, len(_matched(labels)))
     rates = ErrorRates(bins, genuine.sum(1), impostor.sum(1))
     equal, drawn = rates.eer_index(), rates.curve_indices(_ROC_POINTS)
     at = {float(each): rates.largest_within(each) for each in fars}
@@ -99,7 +100,7 @@ def verify(
         tar_at_far={each: None if index is None else rates.operating(index) for each, index in at.items()},
         eer=float(rates.far[equal] + 1 - rates.tar[equal]) / 2,
         eer_threshold=float(rates.thresholds[equal]),
-        recommended=recommended,
+        at_far=at_far,
         why_none=why_none,
         histogram_edges=edges,
         genuine_histogram=genuine_shares,
@@ -171,10 +172,10 @@ def _same_identity(
         yield values[:, None], groups[0][queries] + groups[1][images], matches
 
 
-def _recommend(
+def _choose(
     bins: Integers, genuine: Integers, impostor: Integers, far: float, identities: int
-) -> tuple[Recommendation | None, str]:
-    """A threshold chosen on the first half and measured on the second; or None, and why."""
+) -> tuple[ThresholdAtFar | None, str]:
+    """A threshold chosen on the first half and measured on the second, or None; and why it is not recommended."""
     if identities < _LEAST_IDENTITIES:
         return None, f"halves need {_LEAST_IDENTITIES} identities with a match in another camera, got {identities}"
     first, second = (ErrorRates(bins, genuine[:, group], impostor[:, group]) for group in (_FIRST, _SECOND))
@@ -187,4 +188,11 @@ def _recommend(
             "would be chosen on; ask for a larger one"
         )
     threshold = float(first.thresholds[index])
-    return Recommendation(threshold, float(far), first.measured(index), second.measured(index)), ""
+    found = ThresholdAtFar(threshold, float(far), first.measured(index), second.measured(index))
+    tar = found.reported.tar
+    if tar >= LEAST_TAR:
+        return found, ""
+    return found, (
+        f"the one at FAR {far:g} accepts {tar:.2%} of the genuine pairs that it was not chosen on, less than "
+        f"{LEAST_TAR:.0%}; ask for a larger rate, or use a better model"
+    )

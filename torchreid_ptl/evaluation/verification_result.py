@@ -7,11 +7,13 @@ from typing import Any
 from .arrays import Floats
 from .error_rates import MeasuredRates, OperatingPoint
 
+LEAST_TAR = 0.5
+"""Share of the genuine pairs that a threshold must accept to be recommended [ours]."""
 _UNITS = {"euclidean": "squared Euclidean distance", "cosine": "1 - cosine", "given": "distance as given"}
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class ThresholdAtFar:
     """A threshold, chosen on one half of the identities and measured on the other.
 
     Attributes:
@@ -42,8 +44,8 @@ class VerificationResult:
             than one impostor pair.
         eer: equal error rate, the mean of FAR and 1 - TAR where they differ least.
         eer_threshold: where that is.
-        recommended: the threshold to use, or None.
-        why_none: why there is none; empty if there is one.
+        at_far: the threshold at the false accept rate asked for, or None.
+        why_none: why there is none, or why it is not recommended; empty if it is.
         histogram_edges: 200 bins of one width, of all distances but the largest 0.01 %, shape (201,).
         genuine_histogram: share of the genuine pairs in each, shape (200,).
         impostor_histogram: share of the impostor pairs in each, shape (200,).
@@ -58,7 +60,7 @@ class VerificationResult:
     tar_at_far: dict[float, OperatingPoint | None]
     eer: float
     eer_threshold: float
-    recommended: Recommendation | None
+    at_far: ThresholdAtFar | None
     why_none: str
     histogram_edges: Floats
     genuine_histogram: Floats
@@ -68,6 +70,16 @@ class VerificationResult:
     def unit(self) -> str:
         """What thresholds are measured in."""
         return _UNITS[self.metric]
+
+    @property
+    def named_unit(self) -> str:
+        """The unit with the metric it belongs to."""
+        return self.unit if self.metric == "given" else f"{self.unit} (metric {self.metric})"
+
+    @property
+    def recommended(self) -> ThresholdAtFar | None:
+        """The threshold to use: ``at_far``, unless it rejects most genuine pairs."""
+        return None if self.why_none else self.at_far
 
     def as_dict(self) -> dict[str, Any]:
         """Plain Python numbers for JSON, without the arrays."""
@@ -79,6 +91,7 @@ class VerificationResult:
             "eer": self.eer,
             "eer_threshold": self.eer_threshold,
             "tar_at_far": {str(far): point and asdict(point) for far, point in self.tar_at_far.items()},
+            "at_far": self.at_far and asdict(self.at_far),
             "recommended": self.recommended and asdict(self.recommended),
             "why_none": self.why_none,
         }
@@ -86,7 +99,7 @@ class VerificationResult:
     def __str__(self) -> str:
         """A few lines in percent."""
         lines = [
-            f"same person: {self.unit} below a threshold",
+            f"same person: {self.named_unit} below a threshold",
             f"{self.genuine_pairs} genuine and {self.impostor_pairs} impostor pairs",
             f"EER {self.eer:.2%} at {self.eer_threshold:.6g}",
         ]
@@ -94,18 +107,15 @@ class VerificationResult:
             too_few = f"too few impostor pairs to measure it, {math.ceil(1 / far)} needed"
             found = f"TAR {point.tar:.2%} at {point.threshold:.6g}" if point else too_few
             lines.append(f"FAR {_percent(far)}: {found}")
-        return "\n".join([*lines, *self._recommendation()])
-
-    def _recommendation(self) -> list[str]:
-        if self.recommended is None:
-            return [f"no threshold recommended: {self.why_none}"]
-        asked, chosen, reported = self.recommended.asked, self.recommended.chosen, self.recommended.reported
-        return [
-            f"recommended threshold {self.recommended.threshold:.6g}, chosen for FAR {_percent(asked)} on half of the "
-            f"identities (TAR {chosen.tar:.2%} there);",
-            f"on the other half FAR {_percent(reported.far)}, TAR {reported.tar:.2%} "
-            f"of {reported.genuine_pairs} genuine and {reported.impostor_pairs} impostor pairs",
-        ]
+        if self.at_far is not None:
+            asked, chosen, reported = self.at_far.asked, self.at_far.chosen, self.at_far.reported
+            lines += [
+                f"threshold at FAR {_percent(asked)}: {self.unit} {self.at_far.threshold:.6g}, chosen on half of the "
+                f"identities (TAR {chosen.tar:.2%} there);",
+                f"on the other half FAR {_percent(reported.far)}, TAR {reported.tar:.2%} "
+                f"of {reported.genuine_pairs} genuine and {reported.impostor_pairs} impostor pairs",
+            ]
+        return "\n".join([*lines, *([f"no threshold recommended: {self.why_none}"] if self.why_none else [])])
 
 
 def _percent(share: float) -> str:

@@ -184,11 +184,11 @@ def _pictures(tested: TargetResult) -> list[tuple[str, bytes]]:
     pictures = [("Cumulative matching characteristic", draw_cmc({tested.name: tested.result.cmc}))]
     if found := tested.verification:
         bins = found.histogram_edges, found.genuine_histogram, found.impostor_histogram
-        threshold = found.recommended.threshold if found.recommended else None
+        threshold = found.at_far.threshold if found.at_far else None
         points = [(point.far, point.tar) for point in found.tar_at_far.values() if point and point.far > 0]
         roc = draw_roc({tested.name: (found.roc_far, found.roc_tar)}, {tested.name: points}, eer=True)
         pictures += [
-            ("Distances of pairs, and the recommended threshold", draw_score_histogram(*bins, threshold, found.unit)),
+            ("Distances of pairs, and the threshold at FAR", draw_score_histogram(*bins, threshold, found.unit)),
             ("Receiver operating characteristic", roc),
         ]
     return [(caption, render(figure)) for caption, figure in pictures]
@@ -203,14 +203,16 @@ def _tables(found: VerificationResult) -> list[Any]:
         else:
             rows.append([asked, f"{point.far:.3g}", f"{point.tar:.2%}", f"{point.threshold:.6g}"])
     pairs = f"{found.genuine_pairs:,} genuine and {found.impostor_pairs:,} impostor pairs"
-    caption = f"Same person if the {found.unit} is below a threshold: {pairs}; EER {found.eer:.2%}"
+    caption = f"Same person if the {found.named_unit} is below a threshold: {pairs}; EER {found.eer:.2%}"
     tables: list[Any] = [(caption, ["FAR asked", "FAR reached", "TAR", "threshold"], rows)]
-    best = found.recommended
+    if found.why_none:
+        tables.append(("No threshold is recommended", ["because"], [[found.why_none]]))
+    best = found.at_far
     if best is None:
-        return [*tables, ("Recommended threshold", ["none, because"], [[found.why_none]])]
+        return tables
     halves = [("chosen on half of the identities", best.chosen), ("measured on the other half", best.reported)]
     lines = [
         [name, f"{half.far:.3g}", f"{half.tar:.2%}", half.genuine_pairs, half.impostor_pairs] for name, half in halves
     ]
-    title = f"Recommended threshold {best.threshold:.6g}, for FAR {best.asked:.4g}"
+    title = f"Threshold at FAR {best.asked:.4g}: {found.unit} {best.threshold:.6g}"
     return [*tables, (title, ["", "FAR", "TAR", "genuine pairs", "impostor pairs"], lines)]

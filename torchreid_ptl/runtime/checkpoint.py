@@ -18,6 +18,16 @@ from .files import replace_file
 
 PREFIX = "model.pth.tar-"
 BEST = "model-best.pth.tar"
+_OTHER_KINDS = {
+    b"<": "a web page, which was saved in place of the file behind it. Download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS. Fetch the file it stands for: git lfs pull",
+    b"\x1f\x8b": "compressed by gzip. Unpack it and give the file in it",
+    b"7z\xbc\xaf": "a 7z archive. Unpack it and give the file in it",
+    b"rar!": "a rar archive. Unpack it and give the file in it",
+    b"\x93numpy": "an array of numpy. A checkpoint is a dictionary of tensors, written by torch.save",
+    b"\x89hdf": "a file of HDF5, as Keras writes it. A checkpoint is a dictionary of tensors, written by torch.save",
+}
+"""Files that are taken for weights, by their first bytes in lower case."""
 
 
 class CheckpointError(WordedError, ValueError):
@@ -65,7 +75,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}")
+        raise FileNotFoundError(f"No checkpoint at {path}{': it is a folder' if path.is_dir() else ''}")
     _check_whole(path)
     try:
         with host.numpy_scalars_allowed():
@@ -74,16 +84,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         # anything else that is refused is refused for what it holds
         if any(sign in str(error) for sign in ("truncated", "Ran out of input", "EOF", "magic number")):
             raise TornCheckpointError(f"{path} is incomplete or damaged") from error
-        named = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", str(error))
         raise UnsafeCheckpointError(
-            f"{path} holds {f'an object of {named[1]}' if named else 'something'} beside tensors and plain values "
-            "and is not read, because reading it could run foreign code. Save the state dict alone and load that."
+            f"{path} holds {foreign_object(error)} beside tensors and plain values and is not read, because reading it "
+            "could run foreign code. Save the state dict alone and load that."
         ) from error
     except Exception as error:  # a damaged file can trip the reader in any way
         raise TornCheckpointError(f"{path} is incomplete, damaged or no checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}; a checkpoint is a dictionary")
     return state
+
+
+def foreign_object(error: pickle.UnpicklingError) -> str:
+    """What ``torch.load(weights_only=True)`` refused, in words."""
+    named = re.search(
+        r"(?:Unsupported (?:global|class)|Trying to load unsupported GLOBAL):? (?:GLOBAL )?([\w.]+)", str(error)
+    )
+    return f"an object of {named[1]}" if named else "something"
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
@@ -131,18 +148,48 @@ def check_room(folder: str | Path, model: nn.Module, copies: int) -> None:
 
 
 def _check_whole(path: Path) -> None:
-    """Compares the check sums of a zip archive, which torch does not."""
+    """Names files of other kinds, and compares the check sums of a zip archive, which torch does not."""
     if path.stat().st_size == 0:
         raise TornCheckpointError(f"{path} is empty")
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
-            if file.read(2) in (b"P", b"PK"):
-                raise TornCheckpointError(f"{path} is incomplete or damaged: the end of the archive is missing")
+            head = file.read(512)
+        if head[:2] in (b"P", b"PK"):
+            raise TornCheckpointError(f"{path} is incomplete or damaged: the end of the archive is missing")
+        _require_no_other_kind(path, head)
         return
     with zipfile.ZipFile(path) as archive:
+        _require_archive_of_torch(path, {name.partition("/")[2] or name for name in archive.namelist()})
         try:
             bad = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+        except Exception as error:  # a damaged archive can trip the reader in any way
             raise TornCheckpointError(f"{path} is incomplete or damaged: {error}") from error
     if bad is not None:
         raise TornCheckpointError(f"{path} is damaged: the check sum of {bad} does not fit")
+
+
+def _require_no_other_kind(path: Path, head: bytes) -> None:
+    kind = next((kind for start, kind in _OTHER_KINDS.items() if head.lstrip().lower().startswith(start)), "")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        kind = (
+            "a file of safetensors. Convert it: torch.save(safetensors.torch.load_file('weights.safetensors'), "
+            "'weights.pth')"
+        )
+    elif head[257:262] == b"ustar":
+        kind = "a tar archive. Unpack it and give the file in it"
+    if kind:
+        raise CheckpointError(f"{path} is {kind}")
+
+
+def _require_archive_of_torch(path: Path, members: set[str]) -> None:
+    """What ``torch.save`` writes has a member ``data.pkl``, without the code and constants of TorchScript."""
+    if "constants.pkl" in members or any(name.startswith("code/") for name in members):
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, a network with its code, which is not run. Save its state dict where "
+            "you trust it: torch.save(torch.jit.load('network.pt').state_dict(), 'weights.pth')"
+        )
+    if "data.pkl" not in members:
+        raise CheckpointError(
+            f"{path} is a zip archive of {', '.join(sorted(members)[:3]) or 'nothing'}, not one of torch.save. Unpack "
+            "it and give the file of weights in it"
+        )

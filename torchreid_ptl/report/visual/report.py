@@ -73,7 +73,7 @@ class TargetReport:
         rank_rows: queries and what was retrieved, in the order shown; the first six are open.
         worst: lines for a table of queries, in the order shown.
         pictures: curves.
-        tables: TAR at FAR, recommended threshold and the like.
+        tables: TAR at FAR, the threshold and the like.
         comparisons: by heading, queries on which systems differ, in the order shown.
     """
 

@@ -31,7 +31,7 @@ def draw_score_histogram(
         edges: borders of the bins, rising, shape (B + 1,).
         genuine: pairs of one person in each bin, shape (B,): counts (integers), or shares of all such pairs.
         impostor: pairs of two persons in each bin, likewise.
-        threshold: a distance to mark as the recommended threshold.
+        threshold: a distance to mark as the threshold.
         unit: what the distances are, for the axis.
 
     Raises:
@@ -147,7 +147,7 @@ def _mark_threshold(ax: "Axes", threshold: float) -> None:
     side = "left" if share < 0.25 else "right" if share > 0.75 else "center"
     ax.axvline(threshold, color="#000000", linewidth=1.6, linestyle="--")
     place: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "ha": side, "va": "bottom"}
-    ax.text(threshold, 1.01, f"recommended threshold {threshold:.4g}", **place)
+    ax.text(threshold, 1.01, f"threshold {threshold:.4g}", **place)
 
 
 def _read_curve(name: str, far: npt.ArrayLike, tar: npt.ArrayLike) -> tuple[Floats, Floats]:
