@@ -48,7 +48,8 @@ def nccl_loss(
         l_ij = -log( e^{f_i.o_j / tau} / (e^{f_i.o_j / tau} + sum_{k in N_i} e^{f_i.o_k / tau}) )
 
     With a classifier W, ``logit_weight`` times the same is added for class logits [code], W f_i and W o_j with
-    normalised rows of W, in place of f_i and o_j; they are normalised, and gradient flows into W by the new ones alone [ours].
+    normalised rows of W, in place of f_i and o_j; they are normalised, and gradient flows into W
+    by the new ones alone [ours].
 
     Without an old feature of another identity an image costs nothing. A scalar, computed in float32 (float64 stays)
     outside autocast.
