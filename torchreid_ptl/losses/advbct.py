@@ -96,6 +96,7 @@ class AdvBCTLoss(CompatibleLoss):
     """
 
     needs = ("class_means", "gallery", "gallery_pids")
+    share: Tensor | None
 
     def __init__(
         self,
