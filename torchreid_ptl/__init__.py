@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import data, evaluation, host, losses, models
-from .cells import BConvCell, BConvCellV2, reset_states
+from .cells import BConvCell, BConvCellV2, reset_states, states_kept
 from .engines import evaluating
 from .losses import register_loss
 from .models import PTL, available_models
@@ -52,5 +52,6 @@ __all__ = [
     "register_loss",
     "reset_states",
     "runs",
+    "states_kept",
     "train",
 ]

@@ -1,13 +1,14 @@
 """Batch-related convolutional cells: layers that carry a latent state from one training batch to the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BConvCell", "BConvCellV2", "reset_states"]
+__all__ = ["BConvCell", "BConvCellV2", "reset_states", "states_kept"]
 
 
 class BConvCell(nn.Module):
@@ -27,6 +28,8 @@ class BConvCell(nn.Module):
 
     What the paper leaves open [ours]: a batch smaller than the state uses and updates the first rows and keeps the
     others; the extra samples of a larger batch start from zero; an input of another resolution restarts the state.
+    Each pass in training mode is a batch: a second one of the same images belongs inside :func:`states_kept`, and
+    activation checkpointing, which repeats passes during ``backward()``, is refused.
     ``bias=False`` is the authors' code [code], which has the same order of gates: input, forget, output, cell.
 
     The state is no parameter and no buffer: it is not in the state dict and not synchronised between processes. It
@@ -43,6 +46,7 @@ class BConvCell(nn.Module):
     Attributes:
         gates: one convolution for all gates, output chunks in the order input, forget, output, cell.
         carry: when False the cell forgets after every batch, in training as well.
+        kept: inside :func:`states_kept` the state is read and not written.
 
     Example:
         >>> cell = BConvCell(3, 8, stride=2)
@@ -64,12 +68,21 @@ class BConvCell(nn.Module):
         super().__init__()
         self.out_channels = out_channels
         self.carry = True
+        self.kept = False
         self.gates = nn.Conv2d(in_channels, 4 * out_channels, kernel_size, stride, padding, bias=bias)
         self.latent: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W') and, in training, advances the state."""
-        return self._advance(x) if self.training else self._stateless(x)
+        if not self.training:
+            return self._stateless(x)
+        if self.carry and not torch.compiler.is_compiling() and _in_backward():
+            raise RuntimeError(
+                "A BConv-Cell ran inside backward(), as activation checkpointing (torch.utils.checkpoint) does: it "
+                "would compute other values than before, because the state has gone on. Use no checkpointing around "
+                "the cells, that is the blocks of the backbone alone, or ptl.state reset"
+            )
+        return self._advance(x)
 
     def reset_state(self) -> None:
         """Forgets every earlier batch: the next one meets a zero state."""
@@ -105,7 +118,7 @@ class BConvCell(nn.Module):
 
     def _keep(self, name: str, state: Tensor) -> None:
         """The one place that writes a state: detached, in memory that no later layer can reach."""
-        if not self.carry:
+        if not self.carry or self.kept:
             return
         if getattr(self, "_is_replica", False):
             raise RuntimeError(
@@ -200,6 +213,32 @@ def reset_states(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, BConvCell):
             child.reset_state()
+
+
+@contextmanager
+def states_kept(module: nn.Module) -> Iterator[None]:
+    """Training passes inside read the states of the BConv-Cells and do not advance them.
+
+    For a step that passes the same images more than once, such as sharpness-aware minimisation: all passes but one
+    stand inside, and all of them meet the same states.
+
+    Args:
+        module: any network; it may be wrapped, and may have no cells.
+    """
+    cells = [child for child in module.modules() if isinstance(child, BConvCell)]
+    before = [cell.kept for cell in cells]
+    for cell in cells:
+        cell.kept = True
+    try:
+        yield
+    finally:
+        for cell, kept in zip(cells, before, strict=True):
+            cell.kept = kept
+
+
+def _in_backward() -> bool:
+    """Whether autograd computes gradients at this moment."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _rows(state: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor | None:

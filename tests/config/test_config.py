@@ -159,6 +159,7 @@ def test_options_of_every_type():
         (["train.stepsize", "[]"], "epochs count from 1"),
         (["train.stepsize", "[0]"], r"train.stepsize is \[0\]; allowed: from 1"),
         (["train.start_epoch", "-3"], "train.start_epoch is -3; allowed: from 0"),
+        (["train.start_epoch", "5", "train.max_epoch", "5"], "train.start_epoch is 5 and train.max_epoch 5: no epoch"),
         (["data.norm_mean", "[0.5]"], "images have three channels"),
         (["data.height", "1"], "data.height is 1; allowed: from 16"),
         (["sampler.train_sampler_t", "Foo"], "sampler.train_sampler_t is 'Foo'"),

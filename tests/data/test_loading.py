@@ -5,6 +5,7 @@ import random
 import shutil
 
 import pytest
+import torchreid
 from PIL import Image
 
 from torchreid_ptl import host
@@ -199,3 +200,88 @@ def test_a_split_without_images(tiny_root, monkeypatch):
     monkeypatch.setattr("torchreid_ptl.data.drawn._list_images", lambda _: [])
     with pytest.raises(ValueError, match="has no images: its lists are empty"):
         manager_of(tiny_root)
+
+
+@pytest.fixture
+def two_sets(tmp_path, monkeypatch):
+    """A source with a camera of one image, and a target of 4 identities by 2 cameras with a truncated image."""
+
+    def listed(part, cameras):
+        images = []
+        for name, index in [(f"{p}_{c}_{k}", (p, c)) for p in range(4) for c in cameras for k in (1, 2)]:
+            path = tmp_path / part / f"{name}.png"
+            Image.effect_noise((32, 64), 60).save(path)
+            images.append((str(path), *index))
+        return images
+
+    def made(name, cameras):
+        class Own(torchreid.data.ImageDataset):
+            dataset_dir = name
+
+            def __init__(self, root="", **kwargs):
+                (tmp_path / name).mkdir(exist_ok=True)
+                train = random.sample(listed(name, cameras), 4 * 2 * len(cameras))
+                lonely = [(train[0][0], 0, 3)] if name == "own_source" else []
+                query, gallery = listed(name, (0,)), listed(name, (1,))
+                (tmp_path / name / "0_0_1.png").write_bytes((tmp_path / name / "0_0_1.png").read_bytes()[:900])
+                super().__init__(train + lonely, query, gallery, **kwargs)
+
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "list.txt").write_text("")
+        monkeypatch.setitem(host.image_datasets(), name, Own)
+
+    made("own_source", (0, 1, 2))
+    made("own_target", (0, 1))
+
+    def manager(**options):
+        options = {"batch_size_train": 4, "height": 64, "width": 32, "workers": 0, "use_gpu": False, **options}
+        return ImageDataManager(root=str(tmp_path), sources="own_source", targets="own_target", **options)
+
+    return manager
+
+
+def test_training_images_of_the_targets_are_read_and_sorted_like_those_of_the_sources(two_sets):
+    manager = two_sets(load_train_targets=True)
+    paths = [image[0] for image in manager.train_loader_t.dataset.dataset.data]
+    assert paths == sorted(paths)
+    with pytest.raises(BadImageError, match=r"0_0_1\.png cannot be read"):
+        list(manager.train_loader_t)
+    with pytest.raises(BadImageError, match=r"0_0_1\.png"):
+        manager.check_images()
+    batches = list(two_sets(load_train_targets=True, on_bad_image="skip").train_loader_t)
+    assert sum(len(batch["pid"]) for batch in batches) == 15
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"train_sampler_t": "RandomIdentitySampler", "num_instances": 2, "batch_size_train": 12},
+            "train_sampler_t is RandomIdentitySampler: .*needs 6 identities; the training set of the targets has 4",
+        ),
+        (
+            {"train_sampler_t": "RandomDomainSampler", "num_cams": 4, "batch_size_train": 4},
+            r"train_sampler_t is RandomDomainSampler: num_cams is 4, and the .*targets has 2 camera\(s\)",
+        ),
+        (
+            {"train_sampler_t": "RandomDomainSampler", "num_cams": 3, "batch_size_train": 4},
+            "train_sampler_t is .*batch_size_train is 4 and must divide by num_cams, 3",
+        ),
+        (
+            {"train_sampler_t": "RandomDatasetSampler", "num_datasets": 2},
+            r"train_sampler_t .*num_datasets is 2, and the training set of the targets has 1 data set\(s\)",
+        ),
+        (
+            {"train_sampler": "RandomDomainSampler", "num_cams": 2},
+            r"train_sampler is .*takes 2 images of each of its 2 cameras, and camera 3 \(.*\.png\) has 1\.",
+        ),
+    ],
+)
+def test_samplers_that_do_not_fit_say_why(two_sets, options, message):
+    with pytest.raises(ValueError, match=message):
+        two_sets(load_train_targets=True, **options)
+
+
+def test_targets_that_are_sources_are_not_loaded_as_targets(tiny_root):
+    with pytest.raises(ValueError, match=r"load_train_targets needs targets that are no sources; both have \['drawn"):
+        manager_of(tiny_root, load_train_targets=True)

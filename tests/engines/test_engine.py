@@ -438,3 +438,12 @@ def test_a_tested_epoch_is_written_once_and_not_lost_with_its_test(
     again = engine()
     again.run(save_dir=str(tmp_path / "b"), max_epoch=1, resume="auto")
     assert again.results
+
+
+def test_equal_descriptors_are_told(tiny_manager, small_model, capsys):
+    engine = engine_of(tiny_manager(), small_model())
+    engine.test()
+    assert "equal" not in capsys.readouterr().out
+    engine.extract_features = lambda images: torch.ones(len(images), 8)
+    engine.test()
+    assert "All 6 descriptors of query are equal" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from ..config import differences
 from ..config.loading import ConfigError, to_dict
+from ..data.batches import count_batches
 from ..data.manager import ImageDataManager
 from ..engines import ImagePTLEngine
 from ..runtime.hints import hint
@@ -94,7 +95,7 @@ def build_scheduler(config: CfgNode, optimizer: torch.optim.Optimizer, batches: 
     Args:
         config: the configuration.
         optimizer: its groups' learning rates are the peaks of a one-cycle schedule.
-        batches: batches in an epoch.
+        batches: batches in an epoch; where their number varies, the engine goes by the part of the training done.
     """
     train = config.train
     if train.lr_scheduler == "one_cycle":
@@ -119,7 +120,7 @@ def build_engine(config: CfgNode, datamanager: Any) -> ImagePTLEngine:
         model,
         optimizer,
         objective,
-        build_scheduler(config, optimizer, len(datamanager.train_loader)),
+        build_scheduler(config, optimizer, count_batches(datamanager.train_loader)),
         config.use_gpu,
         step_scheduler_per_batch=config.train.lr_scheduler == "one_cycle",
         precision=config.train.precision,

@@ -12,7 +12,7 @@ from ..config.loading import CHAIN, COMMAND_LINE, Entry, read_options
 from ..config.request import Request, request, with_resume
 from ..config.settings import SETTINGS
 from ..config.words import in_keys
-from ..data.reading import BadImageError
+from ..data.reading import BadImageError, explain_lost_worker
 from ..engines import NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
@@ -132,5 +132,11 @@ def report_user_errors(work: Callable[[], object]) -> int:
         return 130
     except EXPECTED as error:
         print(f"{type(error).__name__}: {in_keys(error)}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        message = explain_lost_worker(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
         return 1
     return 0

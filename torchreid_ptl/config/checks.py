@@ -29,7 +29,7 @@ def validate(config: CfgNode) -> None:
     for key, setting in SETTINGS.items():
         _check_value(key, get(config, key), setting)
     _check_names(config)
-    for rules in (_lists, _data, _channels, _objectives):
+    for rules in (_training, _data, _channels, _objectives):
         _require(rules(config))
 
 
@@ -74,8 +74,14 @@ def _require(rules: Sequence[Rule]) -> None:
             raise ConfigError(message)
 
 
-def _lists(config: CfgNode) -> list[Rule]:
+def _training(config: CfgNode) -> list[Rule]:
+    train = config.train
     return [
+        (
+            train.start_epoch >= max(1, train.max_epoch) and not config.test.evaluate,
+            f"train.start_epoch is {train.start_epoch} and train.max_epoch {train.max_epoch}: no epoch is left to "
+            "train. train.max_epoch counts all epochs; raise it, or set train.start_epoch 0",
+        ),
         (not config.test.ranks, "test.ranks is []; ranks count from 1, for example [1, 5, 10, 20]"),
         (not config.train.stepsize, "train.stepsize is []; epochs count from 1, for example [20]"),
     ]

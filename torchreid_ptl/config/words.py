@@ -12,6 +12,7 @@ KEYS = {
     "k_tfm": "data.k_tfm",
     "keep_last": "model.keep_last",
     "load_weights": "model.load_weights",
+    "load_train_targets": "data.load_train_targets",
     "lr": "train.lr",
     "min_samples": "loss.cluster.min_samples",
     "num_cams": "sampler.num_cams",
@@ -25,6 +26,8 @@ KEYS = {
     "save_dir": "data.save_dir",
     "sources": "data.sources",
     "targets": "data.targets",
+    "train_sampler": "sampler.train_sampler",
+    "train_sampler_t": "sampler.train_sampler_t",
     "transforms": "data.transforms",
 }
 """The key that sets an argument of the Python API."""

@@ -228,6 +228,8 @@ def _digest(folder: str) -> str:
     digest = hashlib.sha256()
     paths = [f"{part}/{name}" for part in FOLDERS for name in os.listdir(os.path.join(folder, part))]
     for name in sorted(path for path in paths if path.endswith(".jpg")):
+        if not os.path.isfile(os.path.join(folder, name)):
+            raise OSError(f"{name} is no file")
         digest.update(name.encode())
         digest.update(Path(folder, name).read_bytes())
     return digest.hexdigest()

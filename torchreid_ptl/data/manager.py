@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torchreid
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from .. import host
 from ..evaluation.arrays import Integers
 from ..runtime.errors import ArgumentError
 from .in_order import in_order
 from .names import check_use
-from .preflight import DOCS, check_folders, check_identities
+from .preflight import DOCS, check_folders, check_identities, check_images
 from .reading import reading_loader
+from .sampling import Sampling
 
 
 class ImageDataManager(torchreid.data.ImageDataManager):
@@ -46,9 +46,14 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         check_folders(self.root, [*sources, *targets])
         if kwargs.get("k_tfm", 1) != 1:
             raise ArgumentError(f"{{k_tfm}} is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
+        both = sorted({*sources} & {*targets})
+        if kwargs.get("load_train_targets") and both:
+            raise ArgumentError(f"{{load_train_targets}} needs {{targets}} that are no {{sources}}; both have {both}")
         self.train_loader: DataLoader
-        try:  # the sampler asked for is built below, over the sorted images
-            super().__init__(**{**kwargs, "train_sampler": "RandomSampler"})
+        self.train_loader_t: DataLoader | None
+        plain = {"train_sampler": "RandomSampler", "train_sampler_t": "RandomSampler"}
+        try:  # the samplers asked for are built below, over the sorted images
+            super().__init__(**{**kwargs, **plain})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
         except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
@@ -57,17 +62,35 @@ class ImageDataManager(torchreid.data.ImageDataManager):
                 f"Lay the folders out as in {DOCS}"
             ) from error
         self.on_bad_image = on_bad_image
-        self._sampler, self._sampling = kwargs.get("train_sampler", "RandomSampler"), _sampling(kwargs)
+        self._sampling = Sampling.of(kwargs)
         self.train_set: Any = self.train_loader.dataset
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
         self.train_loader = self._training_loader(self.train_set)
+        if self.train_loader_t is not None:
+            images: Any = self.train_loader_t.dataset
+            images.train = images.data = _cameras_apart(_sorted_and_relabelled(images.train))
+            self.train_loader_t = self._training_loader(images, Sampling.of(kwargs, of_targets=True))
         for name, sides in self.test_dataset.items():
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side, loader in self.test_loader[name].items():
                 loader.dataset.data.sort()
                 sorted_loader = self._reading_loader(loader.dataset, loader.batch_size, loader.num_workers)
                 self.test_loader[name][side] = sorted_loader
+
+    def check_images(self) -> None:
+        """Makes sure that training and test images can be read; see :func:`~.preflight.check_images`.
+
+        Raises:
+            BadImageError: an image cannot, or with ``on_bad_image='skip'`` all of a list.
+        """
+        lists = {"training images": self.train_set.data}
+        if self.train_loader_t is not None:
+            targets: Any = self.train_loader_t.dataset
+            lists["training images of the targets"] = targets.dataset.data
+        for name, sides in self.test_dataset.items():
+            lists |= {f"{side} of {name!r}": images for side, images in sides.items()}
+        check_images({name: [image[0] for image in images] for name, images in lists.items()}, self.on_bad_image)
 
     def relabel(self, labels: Integers) -> None:
         """From now on the training loader yields the images with a label alone, with it as their identity.
@@ -102,55 +125,13 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         """A loader over all training images with the test transform, in the order of :attr:`train_set`."""
         return in_order(self)
 
-    def _training_loader(self, dataset: Any) -> DataLoader:
-        self._check_batch(dataset.train)
-        sampler = _build_sampler(dataset.train, self._sampler, self._sampling)
-        size, workers = self._sampling["batch_size"], self.train_loader.num_workers
-        return self._reading_loader(dataset, size, workers, sampler=sampler, drop_last=True)
+    def _training_loader(self, dataset: Any, sampling: Sampling | None = None) -> DataLoader:
+        sampling = sampling or self._sampling
+        sampler, workers = sampling.build(dataset.train), self.train_loader.num_workers
+        return self._reading_loader(dataset, sampling.batch_size, workers, sampler=sampler, drop_last=True)
 
     def _reading_loader(self, dataset: Any, batch_size: int, workers: int, **settings: Any) -> DataLoader:
         return reading_loader(dataset, self.on_bad_image, batch_size, workers, pin_memory=self.use_gpu, **settings)
-
-    def _check_batch(self, train: list[tuple[Any, ...]]) -> None:
-        size, instances = self._sampling["batch_size"], self._sampling["num_instances"]
-        images, identities = len(train), len({item[1] for item in train})
-        if images < size:
-            raise ArgumentError(
-                f"{{batch_size_train}} is {size} and the training set has {images} images: not one batch could be "
-                f"filled. Choose at most {images}."
-            )
-        if self._sampler != "RandomIdentitySampler":
-            return
-        if size % instances or size < 2 * instances:
-            raise ArgumentError(
-                f"{{batch_size_train}} is {size} and {{num_instances}} {instances}: a batch of RandomIdentitySampler "
-                f"holds whole groups of {instances} images, two identities at least. Choose {2 * instances}, "
-                f"{3 * instances}, ..."
-            )
-        if size // instances > identities:
-            raise ArgumentError(
-                f"A batch of {size} with {instances} images each needs {size // instances} identities; the "
-                f"training set has {identities}. Lower {{batch_size_train}} or raise {{num_instances}}."
-            )
-
-
-def _sampling(kwargs: dict[str, Any]) -> dict[str, int]:
-    return {
-        "batch_size": kwargs.get("batch_size_train", 32),
-        "num_instances": kwargs.get("num_instances", 4),
-        "num_cams": kwargs.get("num_cams", 1),
-        "num_datasets": kwargs.get("num_datasets", 1),
-    }
-
-
-def _build_sampler(train: list[tuple[Any, ...]], name: str, sampling: dict[str, int]) -> Sampler:
-    try:
-        return host.build_train_sampler(train, name, **sampling)
-    except (AssertionError, ValueError) as error:  # the host says nothing more
-        raise ArgumentError(
-            f"{name} cannot make batches with {sampling}: {{batch_size_train}} must divide by {{num_cams}} "
-            "(RandomDomainSampler) or {num_datasets} (RandomDatasetSampler), and there must be as many of these"
-        ) from error
 
 
 def _names(value: str | Sequence[str] | None) -> list[str]:

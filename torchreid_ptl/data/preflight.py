@@ -1,6 +1,7 @@
 """Looking at data sets before the host does: what is missing is named, and nothing is created."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ from .. import host
 from ..evaluation import Descriptors
 from ..evaluation.labels import PairLabels
 from ..runtime.hints import hint
+from ..runtime.progress import Progress
 from .names import ensure_registered, wholes_of
+from .reading import BadImageError, probe_image
 
 DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
+_CHUNK, _LONG = 1000, 20_000
+"""Images that are probed at a time, and from how many on the progress is shown."""
 _MARKET = ("bounding_box_train", "query", "bounding_box_test")
 _LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     # name: (the inner folder of the original archive, the folders of images in it)
@@ -61,6 +66,36 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
     if on_no_match == "error":
         raise ValueError(f"{found} Remove them, or let eval.no_match skip leave them out.")
     print(f"{found} They do not count.")
+
+
+def check_images(lists: Mapping[str, Iterable[str]], on_bad_image: str = "error") -> None:
+    """Makes sure that images can be read, from their headers and ends, before long work starts.
+
+    Args:
+        lists: paths of images, by what they are.
+        on_bad_image: ``'error'`` refuses every unreadable image; ``'skip'`` a list without a readable one.
+
+    Raises:
+        BadImageError: names the first ones and says how many there are.
+    """
+    listed = {name: list(paths) for name, paths in lists.items()}
+    paths = list(dict.fromkeys(path for each in listed.values() for path in each))
+    chunks: Iterable[list[str]] = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
+    if len(paths) >= _LONG:
+        chunks = Progress(chunks, "checking the images, in thousands")
+    with ThreadPoolExecutor(8) as pool:  # most of the time is that of the disk
+        problems = [problem for chunk in chunks for problem in pool.map(probe_image, chunk)]
+    bad = {path: problem for path, problem in zip(paths, problems, strict=True) if problem is not None}
+    if bad and on_bad_image == "error":
+        first, *others = bad.values()
+        raise BadImageError(f"{first}{_others(list(bad)[1:])}") if others else first
+    for name, each in listed.items():
+        if each and bad.keys() >= {*each}:
+            raise BadImageError(f"No image of the {name} can be read. {bad[each[0]]}")
+
+
+def _others(paths: Sequence[str]) -> str:
+    return f". {len(paths)} more cannot: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"
 
 
 def _check_folder(name: str, folder: Path) -> None:

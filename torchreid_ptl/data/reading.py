@@ -1,6 +1,10 @@
 """Reading images: an unreadable one is named, or left out and counted; the host's reader never gives up."""
 
-from collections.abc import Sequence
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -8,7 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+_LOST = re.compile(r"DataLoader worker \(pid|shared memory|torch_shm|ancdata|unable to (mmap|open|write)")
 POLICIES = ("error", "skip")
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+"""What a complete file of a format has near its end."""
 
 
 class BadImageError(OSError):
@@ -22,21 +29,63 @@ class BadImageError(OSError):
 
 
 def read_image(path: str | Path | IO[bytes]) -> Image.Image:
-    """Reads an image as RGB.
+    """Reads an image as RGB with 8 bits in each channel; transparency is dropped, as the host does.
 
     Raises:
         FileNotFoundError: no such file.
-        BadImageError: empty, truncated or no image.
+        BadImageError: empty, truncated, no image, or one of 16 or 32 bits in a channel.
+    """
+    with _opened(path) as image:
+        return image.convert("RGB")
+
+
+def probe_image(path: str | Path) -> BadImageError | None:
+    """What :func:`read_image` would raise, mostly from the header: pixels are read when the end of the file is missing.
+
+    Damage in the middle of a JPEG or PNG file is not found.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        with _opened(path) as image:
+            mark = _ENDS.get(image.format or "", b"")
+        if not mark or mark not in _tail(path):
+            read_image(path)
     except FileNotFoundError:
+        return _missing(path)
+    except BadImageError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _opened(path: str | Path | IO[bytes]) -> Iterator[Image.Image]:
+    try:
+        if isinstance(path, (str, Path)) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is a folder, a pipe or a device")  # to open a pipe would wait for ever
+        with Image.open(path) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(
+                    f"Pillow's mode {image.mode}: more than 8 bits in a channel, and which values mean black and white "
+                    "is not known. Convert the images of the set to 8 bits, all by the same rule"
+                )
+            yield image
+    except (FileNotFoundError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImageError(
-            f"The image {path} cannot be read ({error}). Replace or delete it, or set data.on_bad_image skip"
-        ) from error
+    except Exception as error:  # Pillow's decoders raise what they like on damaged files
+        raise BadImageError(_unreadable(path, error)) from error
+
+
+def _missing(path: str | Path) -> BadImageError:
+    return BadImageError(_unreadable(path, "no such file, or a link whose target is gone"))
+
+
+def _unreadable(path: object, reason: object) -> str:
+    return f"The image {path} cannot be read ({reason}). Replace or delete it, or set data.on_bad_image skip"
+
+
+def _tail(path: str | Path, size: int = 64) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        return file.read()
 
 
 class ReadingDataset(Dataset):
@@ -65,12 +114,26 @@ class ReadingDataset(Dataset):
         path, pid, camid, dsetid = self.dataset.data[index]
         try:
             image = read_image(path)
-        except (BadImageError, FileNotFoundError):
-            if self.on_bad_image == "error":
+        except (BadImageError, FileNotFoundError) as error:
+            if self.on_bad_image == "skip":
+                return {"bad_image": path}
+            if isinstance(error, BadImageError):
                 raise
-            return {"bad_image": path}
+            raise _missing(path) from error
         transform = self.dataset.transform
         return {"img": transform(image), "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid}
+
+
+def explain_lost_worker(error: RuntimeError) -> str | None:
+    """What to do after a process that loads images was lost; None for any other error."""
+    lines = [line for line in str(error).splitlines() if _LOST.search(line)]
+    if not lines:
+        return None
+    return (
+        f"A process that loads images was lost ({lines[-1].strip()}). It was killed, memory ran out, or /dev/shm is "
+        "too small. Lower data.workers, with 0 as the last resort, or give the machine or container more shared memory "
+        "(docker run --shm-size=8g)"
+    )
 
 
 def reading_loader(

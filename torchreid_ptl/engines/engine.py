@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from .. import host
 from ..cells import reset_states
+from ..data.batches import draw_batches
+from ..data.reading import BadImageError
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
 from ..runtime.checkpoint import check_room
@@ -25,11 +27,12 @@ from ..runtime.weights import unwrap
 from .comparison import compare_engine
 from .description import describe
 from .finite import gradient_norm, require_finite, weights_sum
-from .fit import require_fit
+from .fit import require_epochs, require_fit
 from .inference import extract, long_progress
 from .modes import evaluating
 from .objectives import Objective
 from .outputs import Outputs
+from .passes import one_pass_per_image, step_at
 from .resume import Differences, every_difference, keep, restore
 
 CHECKPOINTS = "model"
@@ -148,6 +151,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
                 restore(self, folder, resume, only_testing=True)
             self.test(options=options)
             return
+        require_epochs(start_epoch, max_epoch)
         check_room(self.save_dir, self.model, self.keep_last + 1)
         if resume:
             start_epoch = restore(self, folder, resume)
@@ -188,22 +192,26 @@ class ImagePTLEngine(torchreid.engine.Engine):
         reset_states(self.model)
         host.empty_patch_pools(getattr(self.datamanager, "transform_tr", None))
         sums: dict[str, float] = {}
-        self.num_batches = len(self.train_loader)
-        progress: Progress[Any] = Progress(self.train_loader, f"epoch {self.epoch + 1}/{self.max_epoch}", print_freq)
+        self.num_batches = draw_batches(self.train_loader)
+        label = f"epoch {self.epoch + 1}/{self.max_epoch}"
+        progress: Progress[Any] = Progress(self.train_loader, label, print_freq, self.num_batches)
         counted, means, rate = 0, {}, self.get_current_lr()
-        for self.batch_idx, batch in enumerate(progress):
-            if not self._usable(batch):
-                continue
-            figures = self.forward_backward(batch)
-            counted += 1
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + value
-            means = {name: total / counted for name, total in sums.items()}
-            rate = self.get_current_lr()
-            progress.note(images=len(batch["pid"]), **means, lr=rate)
-            self._log_batch(figures)
-            if self.step_scheduler_per_batch:
-                self.update_lr()
+        with one_pass_per_image(self.model) as check_passes:
+            for self.batch_idx, batch in enumerate(progress):
+                if not self._usable(batch):
+                    continue
+                figures = self.forward_backward(batch)
+                check_passes(len(batch["pid"]))
+                counted += 1
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                means = {name: total / counted for name, total in sums.items()}
+                rate = self.get_current_lr()
+                progress.note(images=len(batch["pid"]), **means, lr=rate)
+                self._log_batch(figures)
+                self._update_lr_of_batches()
+        if not counted:
+            raise BadImageError(f"No batch of {label} had two readable images: {', '.join(self.bad_images[:5])} ...")
         self._record({**means, "lr": rate})
         if not self.step_scheduler_per_batch:
             self.update_lr()
@@ -376,6 +384,11 @@ class ImagePTLEngine(torchreid.engine.Engine):
         """Steps the scheduler, if there is one."""
         if self.scheduler is not None:
             self.scheduler.step()
+
+    def _update_lr_of_batches(self) -> None:
+        if self.step_scheduler_per_batch and self.scheduler is not None:
+            done = self.epoch + (self.batch_idx + 1) / self.num_batches
+            step_at(self.scheduler, done / max(1, self.max_epoch))
 
     def plain_model(self) -> nn.Module:
         """The model without wrappers."""

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ..runtime.errors import ArgumentError
 from ..runtime.weights import unwrap
 from .objectives import Objective
 
@@ -32,3 +33,9 @@ def require_fit(model: nn.Module, optimizer: torch.optim.Optimizer, objective: O
             f"The optimiser lacks parameters of {kind}: {', '.join(forgotten)}. Before a scheduler is made: "
             "optimizer.add_param_group({'params': objective.parameters()})"
         )
+
+
+def require_epochs(start_epoch: int, max_epoch: int) -> None:
+    """Makes sure that a run with a first epoch of its own has one left to train; a run without epochs only tests."""
+    if start_epoch >= max(1, max_epoch):
+        raise ArgumentError(f"{{start_epoch}} is {start_epoch} and {{max_epoch}} {max_epoch}: nothing is trained")

@@ -45,7 +45,19 @@ def extract(
         progress.note(images=len(batch["pid"]))
     if not features:
         raise ValueError(f"No image of {label.strip()} could be read: {', '.join(bad[:5])}")
-    return Descriptors(torch.cat(features), pids, camids, paths, tuple(bad))
+    rows = torch.cat(features)
+    if len(rows) > 1 and _all_equal(rows):
+        print(
+            f"All {len(rows)} descriptors of {label.strip()} are equal: their scores mean nothing. Look at the images "
+            f"({paths[0]}), their normalisation, and the weights"
+        )
+    return Descriptors(rows, pids, camids, paths, tuple(bad))
+
+
+def _all_equal(rows: Tensor) -> bool:
+    """Whether rows are the same up to the rounding of batches of different sizes."""
+    limit = 1e-5 * rows[0].abs().max()
+    return all(bool((part - rows[0]).abs().max() <= limit) for part in rows[1:].split(1024))
 
 
 def _describe(

@@ -157,6 +157,8 @@ class Run:
 def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEngine:
     started = time.monotonic()
     datamanager = build_datamanager(config)
+    if not config.test.evaluate:
+        datamanager.check_images()
     for name, sides in datamanager.test_loader.items():
         check_shown(shown, len(sides["query"].dataset), name)
     engine = build_engine(config, datamanager)
