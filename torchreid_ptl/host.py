@@ -141,6 +141,35 @@ def restore_evaluation() -> None:
 _replaced: dict[str, Any] = {}
 
 
+@contextmanager
+def identities_apart() -> Iterator[None]:
+    """Lets ``combineall`` keep the people of a data set apart, whatever the gaps in their numbers.
+
+    The host numbers people of the gallery from the number of training people on, which is the number of one of these
+    where training numbers have gaps, and it cannot take a query whose person is not in the gallery.
+    """
+    dataset = part("data.datasets.dataset").Dataset
+    original = dataset.combine_all
+    dataset.combine_all = _combine_all
+    try:
+        yield
+    finally:
+        dataset.combine_all = original
+
+
+def _combine_all(self: Any) -> None:
+    if self._train_only:
+        return
+    numbers: dict[tuple[bool, int], int] = {}
+    tested = [image for image in (*self.query, *self.gallery) if image[1] not in self._junk_pids]
+    self.train = [
+        (path, numbers.setdefault((test, pid), len(numbers)), *rest)
+        for test, images in ((False, self.train), (True, tested))
+        for path, pid, *rest in images
+    ]
+    self.num_train_pids = len(numbers)
+
+
 def empty_patch_pools(transform: Any) -> None:
     """Empties what the host's random-patch augmentation collected, so that an epoch depends on its seed alone."""
     for step in getattr(transform, "transforms", []):

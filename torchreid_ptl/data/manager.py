@@ -8,6 +8,7 @@ import numpy as np
 import torchreid
 from torch.utils.data import DataLoader
 
+from .. import host
 from ..evaluation.arrays import Integers
 from ..runtime.errors import ArgumentError
 from .in_order import in_order
@@ -53,7 +54,8 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.train_loader_t: DataLoader | None
         plain = {"train_sampler": "RandomSampler", "train_sampler_t": "RandomSampler"}
         try:  # the samplers asked for are built below, over the sorted images
-            super().__init__(**{**kwargs, **plain})
+            with host.identities_apart():
+                super().__init__(**{**kwargs, **plain})
         except IndexError as error:  # the host looks at the first image of an empty list
             raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
         except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
@@ -65,6 +67,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self._sampling = Sampling.of(kwargs)
         self.train_set: Any = self.train_loader.dataset
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
+        self._num_train_pids = len({pid for _, pid, _, _ in self.train_set.train})
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
         self.train_loader = self._training_loader(self.train_set)
         if self.train_loader_t is not None:
@@ -139,10 +142,16 @@ def _names(value: str | Sequence[str] | None) -> list[str]:
 
 
 def _sorted_and_relabelled(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine."""
+    """Images by data set and path; identities numbered in that order, so that labels do not depend on the machine.
+
+    An identity is a number in a data set: the host adds the number of people of one set to the numbers of the next,
+    which gives two people one number where those of the first have gaps.
+    """
     ordered = sorted(train, key=lambda item: (item[3], item[0]))
-    labels: dict[int, int] = {}
-    return [(path, labels.setdefault(pid, len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered]
+    labels: dict[tuple[int, int], int] = {}
+    return [
+        (path, labels.setdefault((dsetid, pid), len(labels)), camid, dsetid) for path, pid, camid, dsetid in ordered
+    ]
 
 
 def _cameras_apart(train: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -42,8 +42,8 @@ def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool =
 
     Raises:
         ValueError: a wrong name of a part or a joined set, nothing to test on in a target, the same test twice, an
-            identity that would be trained as two, a held part tested on somebody who is trained on, or a part or a
-            joined set with ``combineall``.
+            identity that would be trained as two, a held part tested on somebody who is trained on, or with
+            ``combineall`` a part, a joined set or a target among the sources.
     """
     ensure_registered((*sources, *targets))
     for name in targets:
@@ -56,7 +56,8 @@ def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool =
     if made and combineall:
         part = part_of(made[0])
         raise ArgumentError(parts.no_combineall(part) if part else joined.no_combineall(made[0]))
-    if made:
+    _require_unseen_tests(sources, targets, combineall)
+    if made or len(set(sources)) < len(sources):
         _require_nobody_twice(f"{{sources}} are {', '.join(sources)}", pieces)
 
 
@@ -68,6 +69,15 @@ def sources_to_test(targets: Sequence[str]) -> list[str]:
     """
     held = {name: part.percent for name in targets if (part := read_part(name)) and part.tested}
     return [max(held, key=lambda name: held[name])] if held else list(targets)
+
+
+def _require_unseen_tests(sources: Sequence[str], targets: Sequence[str], combineall: bool) -> None:
+    seen = sorted(set(sources) & {test_of(target) for target in targets}) if combineall else []
+    if seen:
+        raise ArgumentError(
+            f"{{combineall}} True trains on the query and gallery images of {', '.join(seen)} too, which {{targets}} "
+            "tests on: the scores would be those of training images. Set {combineall} False or test on another set"
+        )
 
 
 def _require_different_tests(targets: Sequence[str]) -> None:
@@ -96,9 +106,9 @@ def _require_nobody_twice(said: str, pieces: Sequence[tuple[str, str]]) -> None:
     """Compares pieces, each with the name that it is in."""
     for (first, its), (second, others) in combinations(pieces, 2):
         if first == second:
+            where = f"is in {its} and in {others}" if its != others else "is named twice"
             raise ArgumentError(
-                f"{said}, and {first} is in {its} and in {others}: each of its people would be trained as two. Name it "
-                "once"
+                f"{said}, and {first} {where}: each of its people would be trained as two. Name it once"
             )
         if _people_of(first).shares_people(_people_of(second)):
             whole = whole_of(first)
