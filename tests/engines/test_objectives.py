@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torchreid
+from torch import nn
 
 from torchreid_ptl.engines import MGNObjective, Objective, Outputs, SoftmaxObjective, TripletObjective
+from torchreid_ptl.engines.finite import gradient_norm
 from torchreid_ptl.engines.objectives import accuracy
 
 PIDS = torch.tensor([0, 0, 1, 1])
@@ -74,3 +76,10 @@ def test_accuracy_is_in_percent():
 def test_base_is_abstract():
     with pytest.raises(NotImplementedError):
         Objective()(outputs(), PIDS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_norm_of_half_precision_gradients_does_not_overflow(dtype):
+    weight = nn.Parameter(torch.zeros(64, dtype=dtype))
+    weight.grad = torch.full_like(weight, 3e4)
+    assert gradient_norm(torch.optim.SGD([weight], 0.1)) == pytest.approx(8 * 3e4, rel=0.01)

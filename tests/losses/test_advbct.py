@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchreid_ptl.losses import AdvBCTLoss, adversarial_loss, boundary_loss, old_radii
-from torchreid_ptl.losses.advbct import Discriminator
+from torchreid_ptl.losses.advbct import Discriminator, elastic_radii
 
 
 def unit(row):
@@ -91,3 +91,36 @@ def test_settings_out_of_range():
     for name in ("hidden", "elasticity", "reversal", "boundary_weight"):
         with pytest.raises(ValueError, match=f"{name} is -1"):
             AdvBCTLoss(5, **{name: -1})
+
+
+def test_the_learned_boundary_equals_the_loop_and_moves_towards_the_limit():
+    radii = torch.tensor([0.1, 0.7, math.inf], dtype=torch.float64)
+    share = torch.tensor([0.3, -0.8, 0.0], dtype=torch.float64, requires_grad=True)
+    moved = elastic_radii(radii, share, 0.5)
+    expected = [r + (0.5 - r) / (1 + math.exp(-e)) for r, e in zip(radii.tolist()[:2], share.tolist()[:2], strict=True)]
+    assert moved.tolist() == pytest.approx([*expected, math.inf])
+    moved[:2].sum().backward()
+    assert share.grad.isfinite().all()
+    assert share.grad[0] > 0 > share.grad[1]
+
+
+def test_the_module_learns_the_boundary_of_each_identity():
+    new, old, pids = torch.randn(6, 5), torch.randn(6, 5), torch.arange(6) // 2
+    means, gallery, gallery_pids = torch.randn(3, 5), torch.randn(30, 5), torch.arange(30) % 3
+    loss = AdvBCTLoss(5, hidden=7, boundary="learned", limit=0.4, num_classes=3)
+    assert loss.share.shape == (3,)
+    assert loss.share.abs().max() <= 1
+    value = loss(new, old, pids, class_means=means, gallery=gallery, gallery_pids=gallery_pids)
+    radii = elastic_radii(old_radii(gallery, gallery_pids, means, pids), loss.share[pids], 0.4)
+    outside = boundary_loss(new, pids, means, radii)
+    torch.testing.assert_close(value, adversarial_loss(new, old, loss.discriminator) + outside)
+    assert "share" not in dict(AdvBCTLoss(5).named_parameters())
+
+
+def test_settings_of_the_learned_boundary():
+    with pytest.raises(ValueError, match="boundary is 'soft'; it is one of fixed, learned"):
+        AdvBCTLoss(5, boundary="soft")
+    with pytest.raises(ValueError, match="limit is 3"):
+        AdvBCTLoss(5, limit=3)
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        AdvBCTLoss(5, boundary="learned")

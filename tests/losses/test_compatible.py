@@ -9,12 +9,14 @@ import torch
 import torchreid_ptl
 from torchreid_ptl import losses
 from torchreid_ptl.losses import CompatibleLoss, compatible
+from torchreid_ptl.losses.compatible import l2_normalize
 from torchreid_ptl.registration import LOSSES as REGISTERED
 
 B, D, C, G = 12, 8, 6, 40
 SUPPLIED = {"dim": D, "num_classes": C, "seed": 0}
 VARIANTS = {
-    "nccl": [{"queue_size": 16}],
+    "advbct": [{"boundary": "learned"}],
+    "nccl": [{"queue_size": 16}, {"logit_weight": 0.01, "credible": "entropy"}],
     "bct": [{"prototypes": "classifier"}, {"prototypes": "classifier", "scale": None}, {"prototypes": "means"}],
     "mixbct": [{"credible": torch.arange(G) % 3 > 0}],
     "rbcl": [
@@ -116,6 +118,49 @@ def test_order_of_the_batch_does_not_matter(built):
     moved = {n: given[n][order] if n in ("new", "old", "pids", "camids", "image_ids") else given[n] for n in given}
     twin = copy.deepcopy(loss)
     torch.testing.assert_close(loss(**given), twin(**moved))
+
+
+EXTREME = {
+    "zero": lambda x: x * 0,
+    "one zero row": lambda x: torch.cat([x[:1] * 0, x[1:]]),
+    "equal": lambda x: x[:1].expand_as(x),
+    "huge": lambda x: x.sign() * 6e4,
+    "tiny": lambda x: x.sign() * 1e-7,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_value_and_gradient_of_extreme_features_are_bounded(built, dtype):
+    loss, _ = built
+    for case, of in EXTREME.items():
+        for changed in (["new"], ["old"], ["new", "old"]):
+            given = given_for(loss, dtype)
+            given |= {name: of(given[name]).clone() for name in changed}
+            loss.zero_grad()
+            value = loss(**given | {"new": given["new"].requires_grad_()})
+            value.backward()
+            lengths = given["new"].detach().double().norm(dim=1)
+            shortest = min(lengths[lengths > 0].tolist(), default=1.0)
+            gradients = [given["new"].grad, *(parameter.grad for parameter in loss.parameters())]
+            assert value.isfinite(), (case, changed)
+            for gradient in (each for each in gradients if each is not None):
+                assert gradient.isfinite().all(), (case, changed)
+                assert gradient.double().abs().max() <= 1e4 * max(1, 1 / shortest), (case, changed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "short"),
+    [(torch.float16, 1e-4), (torch.bfloat16, 1e-12), (torch.float32, 1e-12), (torch.float64, 1e-17)],
+)
+def test_the_direction_of_a_short_row_is_exact_and_has_no_gradient(dtype, short):
+    rows = torch.tensor([[3.0, 4.0], [3 * short, 4 * short], [0, 0]], dtype=dtype, requires_grad=True)
+    unit = l2_normalize(rows)
+    unit.sum().backward()
+    exact = rows.detach().double()[:2] / rows.detach().double()[:2].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(unit[:2].double(), exact, rtol=1e-6, atol=1e-6)
+    assert unit[2].tolist() == [0, 0]
+    assert (rows.grad[0] != 0).any()
+    assert rows.grad[1:].tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("size", [1, 3])

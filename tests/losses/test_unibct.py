@@ -92,3 +92,11 @@ def test_settings_out_of_range():
             UniBCTLoss(**wrong)
         with pytest.raises(ValueError, match="is"):
             unibct_loss(*batch(), **wrong)
+
+
+def test_the_published_refinement_is_the_plain_mean():
+    """With shares that sum to 1 by column, whatever the new features are."""
+    new, old = torch.randn(2, 6, 5, dtype=torch.float64)
+    edges = (new @ new.T / 0.05).fill_diagonal_(-torch.inf).softmax(dim=0)
+    refined = 0.1 * torch.linalg.inv(torch.eye(6, dtype=torch.float64) - 0.9 * edges) @ old
+    torch.testing.assert_close(refined.mean(dim=0), old.mean(dim=0))

@@ -13,7 +13,7 @@ from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
-from ..runtime.checkpoint import load_checkpoint
+from ..runtime.checkpoint import CheckpointError, load_checkpoint
 from ..runtime.device import device_of
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
@@ -48,7 +48,11 @@ def read_weights(path: str) -> Weights:
         CheckpointError: it is truncated or holds no weights.
     """
     content = load_checkpoint(path)
-    return Weights(path, state_of(content, path), content.get("config") or {})
+    config = content.get("config") or {}
+    sections = [config.get(name, {}) for name in ("data", "model", "ptl")] if isinstance(config, Mapping) else [config]
+    if not all(isinstance(section, Mapping) for section in sections):
+        raise CheckpointError(f"{path}: its config is no configuration of a training. Give its state dict alone")
+    return Weights(path, state_of(content, path), config)
 
 
 def agreed_embedding(asked: int, found: int, source: str) -> int:

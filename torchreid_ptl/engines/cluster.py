@@ -11,6 +11,8 @@ from ..data.in_order import all_training_images, in_order
 from ..data.pseudo_labels import OUTLIER, check_clusters, pseudo_labels
 from ..evaluation import Descriptors, EvaluationOptions
 from ..evaluation.arrays import Integers
+from ..losses.class_sums import add_by_class
+from ..losses.compatible import l2_normalize
 from ..runtime.weights import unwrap
 from .feature_objective import descriptor_dim
 from .frozen import Preprocessing
@@ -149,14 +151,14 @@ class ClusterObjective(Objective):
 
 
 def _unit(outputs: Outputs) -> Tensor:
-    return F.normalize(torch.cat(outputs.features, dim=1).float())
+    return l2_normalize(torch.cat(outputs.features, dim=1)).float()
 
 
 def _centres(features: Tensor, labels: Tensor) -> Tensor:
     """Mean of the features of each cluster, L2-normalised; on the CPU, with a fixed order of summation."""
     inside = labels >= 0
     sums = features.new_zeros(int(labels.max()) + 1, features.shape[1]).double()
-    sums.index_add_(0, labels[inside], features[inside].double())
+    add_by_class(sums, labels[inside], features[inside].double())
     return F.normalize(sums).float()
 
 

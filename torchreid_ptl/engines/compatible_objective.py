@@ -136,6 +136,9 @@ class CompatibleObjective(FeatureObjective):
         changed = self.old.update_labels(engine.datamanager)
         if changed or (self.base is not None and self.base.relabels):  # labels anew, even where they are the same
             self._show()
+        for name, loss in self.losses.items():
+            if remark := loss.remark():  # type: ignore[operator]
+                print(f"loss_{name}: {remark}")
 
     def reference(self, images: Tensor, batch: Mapping[str, Any]) -> Any:
         """The old features of a batch: looked up, not computed."""
@@ -158,7 +161,7 @@ class CompatibleObjective(FeatureObjective):
         known = batch.image_ids >= 0
         kept = torch.ones_like(known) if loss.whole_batch else known
         if not kept.any():
-            return new.sum() * 0.0
+            return (new.float() * 0.0).sum()  # whatever the size of the features
         every = bool(kept.all())  # the usual case: nothing is copied
         new, old, pids, ids, cams = (x if every else x[kept] for x in (new, batch.features, pids, *batch[1:]))
         of_batch = {"image_ids": ids, "camids": cams}

@@ -39,7 +39,8 @@ def require_finite(figures: Mapping[str, float], where: str, last_checkpoint: Pa
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> float:
     """Euclidean norm of all gradients an optimiser is about to use."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    found = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+    gradients = [grad if torch.finfo(grad.dtype).bits >= 32 else grad.float() for grad in found]  # squares overflow
     return torch.nn.utils.get_total_norm(gradients).item()
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional
 from ..data.in_order import root_of, training_images, training_names
 from ..data.old_features import OldFeatures, names_of
 from ..evaluation.descriptors import DIMENSIONS, common_dimension
+from ..losses.class_sums import add_by_class
+from ..losses.compatible import l2_normalize
 from ..runtime.errors import ArgumentError
 
 
@@ -154,8 +156,8 @@ class OldGallery:
         for start in range(0, len(self.gallery), 1 << 14):
             part = slice(start, start + (1 << 14))
             pids = self.gallery_pids[part]
-            sums.index_add_(0, pids, functional.normalize(self.gallery[part], dim=1))
-            counts.index_add_(0, pids, torch.ones_like(pids, dtype=counts.dtype))
+            add_by_class(sums, pids, l2_normalize(self.gallery[part]).float())
+            counts += pids.bincount(minlength=self.num_classes)
         return sums / counts[:, None]  # 0 / 0 is NaN
 
     def _follow_classes(self) -> None:

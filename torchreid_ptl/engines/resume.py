@@ -8,7 +8,7 @@ from ..runtime.checkpoint import (
     BEST,
     PREFIX,
     CheckpointError,
-    load_checkpoint,
+    load_run,
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
@@ -94,7 +94,7 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
             return 0
         path, state = found
     else:
-        path, state = Path(resume), load_checkpoint(resume)
+        path, state = Path(resume), load_run(resume)
     lacking = [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
     if lacking:
         raise CheckpointError(f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use {{load_weights}}")
@@ -143,12 +143,15 @@ def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_test
         engine.optimizer.load_state_dict(state["optimizer"])
     except CheckpointError:
         raise
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         detail = str(error).strip().split("\n")[:3]
         raise CheckpointError(f"{path} belongs to another model or optimiser: {' '.join(detail)}") from error
     if engine.scheduler is not None and state.get("scheduler") is not None:
-        engine.scheduler.load_state_dict(state["scheduler"])
-    engine.objective.load_state_dict(state.get("objective", {}))
+        _load_scheduler(engine.scheduler, path, state["scheduler"])
+    try:
+        engine.objective.load_state_dict(state.get("objective", {}))
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} belongs to another objective: {error}") from error
     engine.best_score = state.get("best_score", -1.0)
     engine.bad_images += state.get("bad_images", [])
     engine.rank1 = float(state.get("rank1", 0.0))
@@ -158,6 +161,20 @@ def _load(engine: "ImagePTLEngine", path: Path, state: dict[str, Any], only_test
         set_random_state(state["random_state"])
     else:
         print(f"{path} holds no random states: the run goes on, but not exactly as it would have")
+
+
+def _load_scheduler(scheduler: Any, path: Path, state: Mapping[str, Any]) -> None:
+    """A schedule takes any state without a word, and fails or ends at a wrong rate later."""
+    own = scheduler.state_dict()
+    odd = [key for key, value in state.items() if key in own and not _alike(value, own[key])]
+    if odd:
+        raise CheckpointError(f"{path} belongs to another schedule: {', '.join(odd)} of another kind than in this one")
+    scheduler.load_state_dict(dict(state))
+
+
+def _alike(value: Any, own: Any) -> bool:
+    numbers = (int, float)
+    return isinstance(value, type(own)) or own is None or isinstance(value, numbers) and isinstance(own, numbers)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """AdvBCT: a discriminator between old and new features, and an elastic boundary."""
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,8 @@ from .boundary import boundary_loss, check_elasticity, old_radii
 from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
 
+Boundary = Literal["fixed", "learned"]
+
 
 def adversarial_loss(
     new: Tensor, old: Tensor, discriminator: Callable[[Tensor], Tensor], reversal: float = 1.0
@@ -17,7 +20,7 @@ def adversarial_loss(
     r"""Cross-entropy of telling old from new features, which the new features make as large as they can.
 
     Pan et al., Boundary-Aware Backward-Compatible Representation via Adversarial Learning in Image Retrieval, CVPR
-    2023: a discriminator that the new model works against [paper]; its form and the reversed gradient [ours]. With p
+    2023: a discriminator that the new model works against [paper], by a reversed gradient [code]. With p
     the discriminator's probability that a feature is old, features L2-normalised::
 
         L = - mean( log(1 - p(f_i)), log p(o_i) )
@@ -48,8 +51,20 @@ def adversarial_loss(
         return F.binary_cross_entropy_with_logits(logits, is_old.to(logits))
 
 
+def elastic_radii(radii: Tensor, share: Tensor, limit: float) -> Tensor:
+    """Radii (B,) moved towards ``limit`` by the sigmoid of a learned share (B,), AdvBCT [code]; infinite ones stay.
+
+    Example:
+        >>> elastic_radii(torch.tensor([0.1, 0.7]), torch.zeros(2), limit=0.5)
+        tensor([0.3000, 0.6000])
+    """
+    finite = radii.masked_fill(~radii.isfinite(), limit)
+    moved = finite + (limit - finite) * share.to(radii).sigmoid()
+    return torch.where(radii.isfinite(), moved, radii)
+
+
 class Discriminator(nn.Module):
-    """Tells old from new features (N, dim): one hidden layer with ReLU [ours]."""
+    """Tells old from new features (N, dim): one hidden layer with ReLU [code]."""
 
     def __init__(self, dim: int, hidden: int = 256) -> None:
         super().__init__()
@@ -64,8 +79,10 @@ class Discriminator(nn.Module):
 class AdvBCTLoss(CompatibleLoss):
     """:func:`adversarial_loss`, and a hinge where new features leave the elastic boundary of their identity.
 
-    The boundary lies between the mean and the largest distance of an identity's old features from their mean,
-    :func:`.boundary.old_radii` [ours]. The discriminator's parameters belong into the optimiser.
+    A fixed boundary lies between the mean and the largest distance of an identity's old features from their mean,
+    :func:`.boundary.old_radii` [ours]. A learned one lies between the largest distance r and a limit T [code], at
+    ``r + (T - r) sigmoid(e)`` with a parameter e for each identity, begun in (-1, 1); T = 0.5 is a Euclidean distance
+    of 1. All parameters belong into the optimiser.
 
     Args:
         dim: D.
@@ -73,9 +90,13 @@ class AdvBCTLoss(CompatibleLoss):
         elasticity: of the boundary: from 0, the mean old distance, to 1, the farthest.
         reversal: factor of the reversed gradient.
         boundary_weight: weight of the hinge at the boundary.
+        boundary: fixed, by the elasticity, or learned, for each identity.
+        limit: T of a learned boundary, 1 minus a cosine, from 0 to 2.
+        num_classes: C, for a learned boundary.
     """
 
     needs = ("class_means", "gallery", "gallery_pids")
+    share: Tensor | None
 
     def __init__(
         self,
@@ -84,9 +105,13 @@ class AdvBCTLoss(CompatibleLoss):
         elasticity: float = 0.5,
         reversal: float = 1.0,
         boundary_weight: float = 1.0,
+        boundary: Boundary = "fixed",
+        limit: float = 0.5,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         check_elasticity(elasticity)
+        _check_boundary(boundary, limit, num_classes)
         for name, value, least in (
             ("hidden", hidden, 1),
             ("reversal", reversal, 0),
@@ -96,10 +121,25 @@ class AdvBCTLoss(CompatibleLoss):
                 raise ValueError(f"{name} is {value}; it is {least} or more")
         self.elasticity, self.reversal, self.boundary_weight = elasticity, reversal, boundary_weight
         self.discriminator = Discriminator(dim, hidden)
+        self.limit = limit
+        share = nn.Parameter(torch.empty(num_classes).uniform_(-1, 1)) if boundary == "learned" else None
+        self.register_parameter("share", share)
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
         """Returns the two terms' sum for the batch."""
         means = given["class_means"]
-        radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, self.elasticity)
+        elasticity = self.elasticity if self.share is None else 1.0
+        radii = old_radii(given["gallery"], given["gallery_pids"], means, pids, elasticity)
+        if self.share is not None:
+            radii = elastic_radii(radii, self.share[pids], self.limit)
         outside = boundary_loss(new, pids, means, radii)
         return adversarial_loss(new, old, self.discriminator, self.reversal) + self.boundary_weight * outside
+
+
+def _check_boundary(boundary: str, limit: float, num_classes: int) -> None:
+    if boundary not in get_args(Boundary):
+        raise ValueError(f"boundary is {boundary!r}; it is one of {', '.join(get_args(Boundary))}")
+    if not 0 <= limit <= 2:
+        raise ValueError(f"limit is {limit}; 1 minus a cosine lies from 0 to 2, 0.5 in the authors' code")
+    if boundary == "learned" and num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; a learned boundary needs the number of training identities")

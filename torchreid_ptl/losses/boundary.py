@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .class_sums import add_by_class
 from .compatible import check_dimensions, check_finite, check_shapes, l2_normalize
 
 
@@ -42,7 +43,9 @@ def old_radii(
         centres = l2_normalize(class_means.detach(), features)[present[label]]
         distance = 1 - (l2_normalize(features) * centres).sum(dim=1)
         largest = distance.new_full((len(present),), -torch.inf).scatter_reduce(0, label, distance, "amax")
-        mean = torch.zeros_like(largest).index_add(0, label, distance) / label.bincount(minlength=len(present))
+        mean = torch.zeros_like(largest)
+        add_by_class(mean, label, distance)
+        mean /= label.bincount(minlength=len(present))
         return (mean + elasticity * (largest - mean)).nan_to_num(nan=torch.inf)[place]
 
 

@@ -42,6 +42,10 @@ class CompatibleLoss(nn.Module):
     def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Learns about old features (G, D) and identities (G,), before the first batch and when identities change."""
 
+    def remark(self) -> str:
+        """What a reader of the log has to know about the term at the start of an epoch; empty for nothing."""
+        return ""
+
     def forward(self, new: Tensor, old: Tensor, pids: Tensor, **declared: Tensor | None) -> Tensor:
         """Checks a batch and returns its loss.
 
@@ -139,6 +143,24 @@ def at_least_float32(x: Tensor, like: Tensor | None = None) -> Tensor:
     return x.double() if (x if like is None else like).dtype == torch.float64 else x.float()
 
 
+def with_bounded_slope(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """``x`` (N, D) as of :func:`at_least_float32`; rows whose direction has too large a slope get no gradient.
+
+    The slope of a row's direction is 1 / norm. It has to fit into the dtype of ``x`` with a factor of 64 to spare, and
+    a norm below the resolution of the dtype of the computation is that of a row of zeros [ours].
+    """
+    rows = at_least_float32(x, like)
+    if not (rows.requires_grad and torch.is_grad_enabled()):
+        return rows
+    least = max(64 / torch.finfo(x.dtype).max, torch.finfo(rows.dtype).eps)
+    fixed = rows.detach()
+    return torch.where(torch.linalg.vector_norm(fixed, dim=1, keepdim=True) >= least, rows, fixed)
+
+
 def l2_normalize(x: Tensor, like: Tensor | None = None) -> Tensor:
-    """Rows of ``x`` (N, D) with L2 norm 1, in the dtype :func:`at_least_float32` gives; a row of zeros stays."""
-    return F.normalize(at_least_float32(x, like), dim=1)
+    """Rows of ``x`` (N, D) with L2 norm 1, in the dtype :func:`at_least_float32` gives; a row of zeros stays.
+
+    Rows of nearly zero length have a direction but no gradient, see :func:`with_bounded_slope`.
+    """
+    rows = with_bounded_slope(x, like)
+    return F.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny ** 0.5)  # squares reach tiny

@@ -13,8 +13,8 @@ def lce_loss(
 ) -> Tensor:
     r"""Holds the new classifier at the old class means, and new features inside the old class boundaries.
 
-    Meng et al., Learning Compatible Embeddings, ICCV 2021: alignment of the weights with c_y, its weight of 100, and a
-    hinge at the old boundary [paper]; both distances [ours]::
+    Meng et al., Learning Compatible Embeddings, ICCV 2021: alignment of the weights with c_y and a hinge at the
+    old boundary [paper]; the weight of 100 and the squared difference [code]; the hinge by cosine [ours]::
 
         L = align_weight * mean_{y, d} (W^_yd - c^_yd)^2 + mean_i max(1 - cos(f_i, c_{y_i}) - r_{y_i}, 0)
 
@@ -53,7 +53,7 @@ def lce_loss(
 
 @register_loss("lce")
 class LCELoss(CompatibleLoss):
-    """Module form of :func:`lce_loss`; the boundary is the farthest old feature of an identity [ours].
+    """Module form of :func:`lce_loss`; the boundary is the farthest old feature of an identity [code].
 
     Args:
         align_weight: weight of aligning the classifier with class means, from 0.

@@ -5,7 +5,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .compatible import CompatibleLoss, at_least_float32, check_batch, check_finite, check_shapes, l2_normalize
+from .class_sums import add_by_class
+from .compatible import (
+    CompatibleLoss,
+    at_least_float32,
+    check_batch,
+    check_finite,
+    check_shapes,
+    l2_normalize,
+    with_bounded_slope,
+)
 from .margin_softmax import check_margin, margin_softmax_loss
 from .registry import register_loss
 
@@ -78,7 +87,7 @@ def mix_features(
     drawn = torch.randperm(len(candidates), generator=generator, device=device)[: int(ratio * len(new))]
     replaced = torch.zeros_like(credible)
     replaced[candidates[drawn.to(candidates.device)]] = True
-    return torch.where(replaced[:, None], l2_normalize(old.detach(), new), at_least_float32(new)), replaced
+    return torch.where(replaced[:, None], l2_normalize(old.detach(), new), with_bounded_slope(new)), replaced
 
 
 def mixbct_loss(
@@ -196,10 +205,10 @@ def _distance_to_mean(features: Tensor, label: Tensor, counts: Tensor) -> Tensor
     squares = torch.zeros(dim, dtype=torch.float64, device=features.device)
     for _, rows in _normalized_blocks(features):
         squares += rows.square().sum(dim=0)
-    column = squares.sqrt().clamp(min=1e-12)
+    column = squares.sqrt().clamp(min=torch.finfo(torch.float64).tiny ** 0.5)
     means = torch.zeros(len(counts), dim, dtype=torch.float64, device=features.device)
     for part, rows in _normalized_blocks(features):
-        means.index_add_(0, label[part], rows / column)
+        add_by_class(means, label[part], rows / column)
     means /= counts[:, None]
     blocks = [
         torch.linalg.vector_norm(rows / column - means[label[part]], dim=1)

@@ -216,7 +216,7 @@ def _cosines(query: Tensor, gallery: Tensor) -> Tensor:
     points = at_least_float32(gallery.detach(), query)
     norms = torch.linalg.vector_norm(points, dim=1)
     check_finite(norms, "gallery")
-    return (l2_normalize(query) @ points.T) / norms.clamp(min=1e-12)
+    return (l2_normalize(query) @ points.T) / norms.clamp(min=torch.finfo(norms.dtype).tiny ** 0.5)
 
 
 def _junk(same_image: Tensor | None, same_person: Tensor) -> Tensor:

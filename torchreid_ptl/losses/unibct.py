@@ -1,6 +1,7 @@
 """UniBCT: backward-compatible training with prototypes that the new features refine."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .bct import bct_loss, check_scale
@@ -18,6 +19,9 @@ def refine_prototypes(
     the batch, A_ij is the softmax over j != i of cos(f_i, f_j) / tau, an image alone keeps its own old feature, and::
 
         O' = (1 - lambda) (I - lambda A)^-1 O        prototype of y = mean of O'_i over its images in the batch
+
+    As published A has columns that sum to 1, 1' (I - lambda A)^-1 = 1' / (1 - lambda), and the prototype is
+    provably the plain mean of O; the rows of A sum to 1 here [ours].
 
     Identities that are not in the batch keep their mean old feature. The prototypes (C, D) have norm 1, in float32 or
     float64. Nothing here has a gradient.
@@ -48,9 +52,9 @@ def refine_prototypes(
         linked = torch.where(same.sum(dim=1, keepdim=True) > 1, same & ~itself, itself)
         share = (points @ points.T / tau).masked_fill(~linked, -torch.inf).softmax(dim=1)
         spread = torch.linalg.solve(itself.to(share) - lambda_ * share, (1 - lambda_) * targets)
-        averaged = l2_normalize(same.to(spread) @ spread)
+        present, place = pids.unique(return_inverse=True)
         prototypes = l2_normalize(class_means, new)
-        prototypes[pids] = averaged
+        prototypes[present] = l2_normalize(F.one_hot(place, len(present)).T.to(spread) @ spread)
         return prototypes
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from .. import host
 from .errors import WordedError
 from .files import replace_file
+from .kinds import wrong_entries
 
 PREFIX = "model.pth.tar-"
 BEST = "model-best.pth.tar"
@@ -95,6 +96,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def load_run(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint to continue a run from; see :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: as there, or entries of another kind than a run writes; names them.
+    """
+    state = load_checkpoint(path)
+    wrong = wrong_entries(state)
+    if wrong:
+        raise CheckpointError(
+            f"{path} cannot be continued: {'; '.join(wrong)}. Continue from an older checkpoint in its folder"
+        )
+    return state
+
+
 def foreign_object(error: pickle.UnpicklingError) -> str:
     """What ``torch.load(weights_only=True)`` refused, in words."""
     named = re.search(
@@ -104,10 +120,10 @@ def foreign_object(error: pickle.UnpicklingError) -> str:
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The complete checkpoint of the latest epoch in a folder and its content; torn ones are named and skipped."""
+    """The sound checkpoint of the latest epoch in a folder and its content; torn and odd ones are named and skipped."""
     for path in reversed(epoch_checkpoints(folder)):
         try:
-            return path, load_checkpoint(path)
+            return path, load_run(path)
         except CheckpointError as error:
             print(f"Ignoring {error}")
     return None

@@ -38,6 +38,19 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
 
 
+def is_random_state(state: Any) -> bool:
+    """Whether :func:`set_random_state` can restore it; tried on generators of its own."""
+    try:
+        version, internal, gauss = state["python"]
+        random.Random().setstate((version, tuple(internal), gauss))
+        kind, keys, position, has_gauss, cached = state["numpy"]
+        np.random.RandomState().set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.Generator().set_state(state["torch"].cpu())
+        return all(isinstance(each, torch.Tensor) for each in state["cuda"])
+    except Exception:  # whatever is wrong with it
+        return False
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """Leaves the global generators as they were on entry, whatever is drawn inside."""
