@@ -1,6 +1,7 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, dump."""
 
 import ast
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -192,7 +193,7 @@ def _typed(key: str, value: Any, origin: str) -> Any:
     if isinstance(default, list) and isinstance(value, str):
         value = _unquoted(value)
     if isinstance(default, float) and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 10**300 else math.inf
     if isinstance(default, list) and isinstance(value, tuple):
         value = list(value)
     if type(value) is not type(default) or not _items_fit(value, default):

@@ -149,7 +149,7 @@ class NCCLLoss(CompatibleLoss):
         queue_size: Q, old features in the queue.
         tau: temperature, in cosine.
         logit_weight: weight of the term on class logits, from 0, without it; 0.01 in public code.
-        credible: old features to compare with: all, or those whose class the old features tell with certainty (entropy).
+        credible: old features to compare with: all, or those with a certain class among the old (entropy).
     """
 
     queue: Tensor
