@@ -112,7 +112,7 @@ def certain_mask(features: Tensor, pids: Tensor) -> Tensor:
         ValueError: shapes that do not fit, or features that are not finite.
 
     Example:
-        >>> features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.9, 1.0], [0.0, 1.0], [0.1, 1.0], [1.0, 0.9]])
+        >>> features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.1, 1.0], [1.0, 1.0]])
         >>> certain_mask(features, torch.tensor([7, 7, 7, 8, 8, 8]))
         tensor([ True,  True, False,  True,  True, False])
     """
