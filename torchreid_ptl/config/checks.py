@@ -6,6 +6,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from .. import host
+from ..data.known import hint_dataset
 from ..data.names import check_use
 from ..losses import build_loss
 from ..runtime.hints import hint
@@ -59,7 +60,8 @@ def _check_names(config: CfgNode) -> None:
     except ValueError as error:
         raise ConfigError(in_keys(error)) from error
     for name in (*data.sources, *data.targets):
-        _require_choice("data.sources and data.targets", name, host.image_datasets())
+        if name not in host.image_datasets():
+            raise ConfigError(f"data.sources and data.targets is {name!r}: {hint_dataset(name)}")
 
 
 def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:

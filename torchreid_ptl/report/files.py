@@ -97,14 +97,16 @@ def write_results(
     *,
     model: dict[str, Any],
     bad_images: Iterable[str] = (),
+    splits: Mapping[str, Any] | None = None,
     history: dict[str, Any] | None = None,
     shown: Sequence[int] = (),
 ) -> list[Path]:
     """Writes all results of a test on each data set; returns the files, ``results.json`` first.
 
     ``seconds`` is the wall-clock time; ``model`` has facts about the model, or the files that were evaluated instead;
-    ``bad_images`` could not be read and were left out; ``history`` holds the figures of the training, for curves;
-    ``shown`` are queries whose rank lists are shown instead of those that ``eval.rank_lists`` chooses.
+    ``bad_images`` could not be read and were left out; ``splits`` are those of data sets with several;
+    ``history`` holds the figures of the training, for curves; ``shown`` are queries whose rank lists are shown instead
+    of those that ``eval.rank_lists`` chooses.
     """
     facts = provenance(config, seconds)
     content = {
@@ -112,6 +114,7 @@ def write_results(
         "model": model,
         "epochs": 0 if config.test.evaluate else config.train.max_epoch,
         "bad_images": sorted(set(bad_images)),
+        **({"splits": splits} if splits else {}),
     }
     written = [write_json(folder, content, facts, config)]
     written += [_write_scores(tested, folder) for tested in targets]

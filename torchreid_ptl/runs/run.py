@@ -189,6 +189,7 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
             **({"settings_from": origin_of(config)} if config.test.evaluate else {}),
         },
         bad_images=engine.bad_images,
+        splits=datamanager.splits,
         history={} if config.test.evaluate else engine.history,
         shown=shown,
     )
