@@ -48,11 +48,10 @@ def read_weights(path: str) -> Weights:
         CheckpointError: it is truncated or holds no weights.
     """
     content = load_checkpoint(path)
-    config = content.get("config") or {}
+    config = content.get("config")
     sections = [config.get(name, {}) for name in ("data", "model", "ptl")] if isinstance(config, Mapping) else [config]
-    if not all(isinstance(section, Mapping) for section in sections):
-        raise CheckpointError(f"{path}: its config is no configuration of a training. Give its state dict alone")
-    return Weights(path, state_of(content, path), config)
+    is_ours = all(isinstance(section, Mapping) for section in sections)
+    return Weights(path, state_of(content, path), config if is_ours else {})
 
 
 def agreed_embedding(asked: int, found: int, source: str) -> int:
