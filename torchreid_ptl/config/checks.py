@@ -85,6 +85,11 @@ def _training(config: CfgNode) -> list[Rule]:
             "train. train.max_epoch counts all epochs; raise it, or set train.start_epoch 0",
         ),
         (not config.test.ranks, "test.ranks is []; ranks count from 1, for example [1, 5, 10, 20]"),
+        (
+            train.optim == "sgd" and config.sgd.nesterov and not (config.sgd.momentum > 0 == config.sgd.dampening),
+            f"sgd.nesterov needs sgd.momentum above 0, which is {config.sgd.momentum}, and sgd.dampening 0, which is "
+            f"{config.sgd.dampening}",
+        ),
         (not config.train.stepsize, "train.stepsize is []; epochs count from 1, for example [20]"),
     ]
 
@@ -285,8 +290,6 @@ def _validate_losses(config: CfgNode) -> None:
         ]
     )
     for name in compat.losses:
-        if not 0 <= compat[name].weight < float("inf"):
-            raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight is a number from 0")
         try:
             with random_state_kept():
                 build_loss(name, loss_arguments(compat[name]), dim=1, num_classes=1, seed=0)
