@@ -13,7 +13,7 @@ from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
-from ..runtime.checkpoint import CheckpointError, load_checkpoint
+from ..runtime.checkpoint import load_checkpoint
 from ..runtime.device import device_of
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
