@@ -49,8 +49,8 @@ def read_weights(path: str) -> Weights:
     """
     content = load_checkpoint(path)
     config = content.get("config")
-    sections = [config.get(name, {}) for name in ("data", "model", "ptl")] if isinstance(config, Mapping) else [config]
-    is_ours = all(isinstance(section, Mapping) for section in sections)
+    config = config if isinstance(config, Mapping) else {}
+    is_ours = all(isinstance(config.get(name, {}), Mapping) for name in ("data", "model", "ptl"))
     return Weights(path, state_of(content, path), config if is_ours else {})
 
 
