@@ -76,13 +76,19 @@ def test_no_number_is_without_bounds(key):
         (["train", "1"], "unrecognized arguments: train 1"),
         (["train.optim", "--resume"], "train.optim is '--resume': Allowed: "),
         (["train.lr", "0.1", "0.2"], "unrecognized arguments: 0.2"),
+        (["train.lr=0.1"], "train.lr=0.1: a key and its value are two words: train.lr 0.1"),
+        (
+            ["-t", "market1501", "trian.lr", "0.1"],
+            "Unknown key 'trian.lr' in the command line: did you mean 'train.lr'?",
+        ),
+        (["-t", "viper", "viper"], "data.targets are viper, viper: viper is named twice. Name it once"),
         (["train.stepsize", "[10"], "train.stepsize in the command line is '[10' (str); expected a list of integers"),
         (
             ["train.optim", "sgd", "sgd.nesterov", "True", "sgd.momentum", "0"],
             "sgd.nesterov needs sgd.momentum above 0",
         ),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_a_command_line_of_odd_words_is_answered(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
