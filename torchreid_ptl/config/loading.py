@@ -1,6 +1,7 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, dump."""
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from yacs.config import CfgNode
 
 from ..runtime.hints import nearest
+from ..runtime.ranges import shown
 from .settings import SETTINGS
 from .shipped import default_folder, find_configuration
 
@@ -158,7 +160,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
 
 def _set(config: CfgNode, key: str, value: Any, origin: str) -> None:
     if key not in SETTINGS:
-        raise ConfigError(f"Unknown key {key!r} in {origin}: {_hint(key)}")
+        raise ConfigError(f"Unknown key {shown(key)} in {origin}: {_hint(key)}")
     *sections, name = key.split(".")
     node = config
     for section in sections:
@@ -189,13 +191,13 @@ def _typed(key: str, value: Any, origin: str) -> Any:
         value = _literal(value)
     if isinstance(default, list) and isinstance(value, str):
         value = _unquoted(value)
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < sys.float_info.max:
         value = float(value)
     if isinstance(default, list) and isinstance(value, tuple):
         value = list(value)
     if type(value) is not type(default) or not _items_fit(value, default):
         raise ConfigError(
-            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
+            f"{key} in {origin} is {shown(value)} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
         )
     return value
 
