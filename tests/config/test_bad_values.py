@@ -1,9 +1,11 @@
 """Every key with values of every kind: sane ones are accepted, others are refused by a message with the key."""
 
+import datetime
 import math
 
 import pytest
 
+from torchreid_ptl.cli.main import main
 from torchreid_ptl.config.checks import validate
 from torchreid_ptl.config.loading import ConfigError, build_config, flatten, read_options, to_dict
 from torchreid_ptl.config.settings import SETTINGS
@@ -12,9 +14,9 @@ from torchreid_ptl.losses import registered_losses
 ORIGIN = "the test"
 NUMBERS = [-1, 0, 1, 10**12, 10**30, 10**400, 1 << 20000, 1e12, 1.5, 1e-300, math.nan, math.inf, -math.inf]
 VALUES = [
-    None, True, "", "abc", "a\0b", "~", "\n", "/no/such/path", "x" * 5000,
+    None, True, "", "abc", "a\0b", "~", "\n", "/no/such/path", "x" * 5000, "\ud800",
     *NUMBERS,
-    [], {}, [[]], [1], ["a", 1], ("a",), set(), b"x", 1 + 2j, object(),
+    [], {}, [[]], [1], ["a", 1], ("a",), set(), b"x", 1 + 2j, object(), datetime.date(2020, 1, 1), [None],
     *([number] * 3 for number in NUMBERS),
     "1e-3", "1e12", "nan", "inf", "1e999", "[nan, 1, 1]", "[.nan, 1, 1]", "True", "None", "[", "(", "{}", "{[]: 1}",
     "0x" + "f" * 6000, "9" * 5000, "[" * 300,
@@ -104,3 +106,29 @@ def test_options_that_are_no_pairs_of_key_and_value(options, message):
 
 def test_the_last_of_a_key_given_twice_wins():
     assert build_config(read_options(["train.lr", "0.1", "train.lr", "0.2"])).train.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.lr"], "Options come in pairs KEY VALUE; 'train.lr' has no value"),
+        (["train.lrr", "1"], "Unknown key 'train.lrr' in the command line: did you mean 'train.lr'?"),
+        (["train", "1"], "unrecognized arguments: train 1"),
+        (["train.optim", "--resume"], "train.optim is '--resume': Allowed: "),
+        (["train.lr", "0.1", "0.2"], "unrecognized arguments: 0.2"),
+        (["train.stepsize", "[10"], "train.stepsize in the command line is '[10' (str); expected a list of integers"),
+        (["--root"], "argument --root: expected one argument"),
+        (["-s"], "argument -s/--sources: expected at least one argument"),
+    ],
+    ids=range(8),
+)
+def test_a_command_line_of_odd_words_is_answered(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["train", *words])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status in (1, 2)
+    assert said in error
+    assert "Traceback" not in error

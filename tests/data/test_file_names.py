@@ -1,5 +1,6 @@
 """Data folders whose names do not fit: named with the file, the rule and what to do."""
 
+import os
 import re
 
 import pytest
@@ -232,6 +233,54 @@ def test_what_stops_a_class_of_ones_own(tmp_path, own):
     assert f"a class of your own, {__name__}." in message
     assert f"{__file__}, line" in message
     assert "authors" not in message
+
+
+def test_a_class_that_does_not_call_torchreids(tmp_path, own):
+    class Own(torchreid.data.ImageDataset):
+        def __init__(self, root="", **kwargs):
+            self.train = []
+
+    own(Own)
+    with pytest.raises(FileNotFoundError, match=r"'own' from .*: AttributeError: 'Own'.* 'num_train_pids'.*your own"):
+        managed(tmp_path, "own")
+
+
+@pytest.mark.parametrize("wrong", [("a.jpg", "1", 0), ("a.jpg", 1, None), (3, 1, 0)])
+@pytest.mark.parametrize("side", [0, 1, 2])
+def test_what_a_class_of_ones_own_lists(tmp_path, own, side, wrong):
+    lists = [[(f"{pid}_{cam}.jpg", pid, cam) for pid in (1, 2) for cam in (0, 1)] for _ in range(3)]
+    lists[side].append(wrong)
+
+    class Own(torchreid.data.ImageDataset):
+        def __init__(self, root="", **kwargs):
+            super().__init__(*lists, **kwargs)
+
+    own(Own)
+    with pytest.raises(ValueError, match=rf"data set own lists {re.escape(str(wrong))}; .* whole numbers"):
+        managed(tmp_path, "own")
+
+
+def test_an_own_class_that_finds_nothing_behind_brackets(tmp_path, own):
+    class Own(torchreid.data.ImageDataset):
+        def __init__(self, root="", **kwargs):
+            super().__init__([], [], [], **kwargs)
+
+    own(Own)
+    (tmp_path / "[new]").mkdir()
+    with pytest.raises(ValueError, match=r"lists are empty.* whose path has \[ in it: Python's glob"):
+        managed(tmp_path / "[new]", "own")
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path, capsys):
+    (market(tmp_path) / "query" / os.fsdecode(b"\xff.JPG")).touch()
+    managed(tmp_path)
+    assert r"\udcff.JPG in" in capsys.readouterr().out
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "market1501").touch()
+    with pytest.raises(FileNotFoundError, match="data set 'market1501' is no folder"):
+        check_folders(str(tmp_path), ["market1501"])
 
 
 def test_an_exception_of_the_host_has_its_kind_and_the_file(tmp_path):

@@ -77,7 +77,9 @@ def test_an_unknown_data_set():
 
 def test_identities_without_a_second_camera():
     query, gallery = [("q", 7, 0), ("q", 8, 1)], [("g", 7, 0), ("g", 8, 1), ("g", 9, 0)]
-    with pytest.raises(ValueError, match=r"2 of 2 queries of 'mine' have no .*identity 7 is seen .*cameras \[1\] only"):
+    with pytest.raises(
+        ValueError, match=r"2 of 2 queries of 'mine' have no .*identity 7 is seen in the gallery by cameras \[1\] only"
+    ):
         check_identities("mine", query, gallery)
 
 

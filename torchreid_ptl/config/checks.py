@@ -235,8 +235,8 @@ def _old_side(config: CfgNode) -> list[Rule]:
         ),
         (
             bool(compat.features and compat.old),
-            f"compat.features is {shown(compat.features)} and compat.old {shown(compat.old)}; old features come from one "
-            "of them",
+            f"compat.features is {shown(compat.features)} and compat.old {shown(compat.old)}; old features come from "
+            "one of them",
         ),
         (
             bool(compat.features and compat.independent),

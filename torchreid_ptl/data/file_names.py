@@ -157,7 +157,7 @@ def _read(name: str, layout: Layout, folder: Path, part: str) -> tuple[dict[int,
     if wrong:
         first = next(iter(wrong))
         raise ValueError(
-            f"{_some(list(wrong))} in {folder} cannot be read as {name!r}: {first} {wrong[first]}. A name has "
+            f"{_some(list(wrong))} in {folder} cannot be read as {name!r}: {_some([first])} {wrong[first]}. A name has "
             f"{layout.said}. Rename or remove {'it' if len(wrong) == 1 else 'them'}; a set with names of another kind "
             "needs a data set class of its own (docs/data_sets.md)"
         )
@@ -209,4 +209,5 @@ def _listed(folder: Path) -> Iterator[str]:
 def _some(files: list[str]) -> str:
     """The first of some files, and how many others there are."""
     more = len(files) - _NAMED
-    return f"{', '.join(files[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
+    named = ", ".join(files[:_NAMED]).encode("utf-8", "backslashreplace").decode()
+    return f"{named}{f' and {more} more' if more > 0 else ''}"

@@ -15,7 +15,7 @@ from ..runtime.errors import ArgumentError
 from .in_order import in_order
 from .load_errors import explain_loading
 from .names import check_use
-from .preflight import check_folders, check_identities, check_images
+from .preflight import check_folders, check_identities, check_images, check_items
 from .reading import reading_loader
 from .sampling import Sampling
 from .splits import Splits
@@ -70,6 +70,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.on_bad_image = on_bad_image
         self._sampling = Sampling.of(kwargs)
         self.train_set: Any = self.train_loader.dataset
+        check_items(" + ".join(sources), self.train_set.train)
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
         self._num_train_pids = max(1, len({pid for _, pid, _, _ in self.train_set.train}))
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
@@ -79,9 +80,11 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             self.train_loader = self._training_loader(self.train_set)
         if self.train_loader_t is not None:
             images: Any = self.train_loader_t.dataset
+            check_items(" + ".join(targets), images.train)
             images.train = images.data = _cameras_apart(_sorted_and_relabelled(images.train))
             self.train_loader_t = self._training_loader(images, Sampling.of(kwargs, of_targets=True))
         for name, sides in self.test_dataset.items():
+            check_items(name, (*sides["query"], *sides["gallery"]))
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side, loader in self.test_loader[name].items():
                 loader.dataset.data.sort()

@@ -51,6 +51,21 @@ def check_folders(root: str, names: Iterable[str], training: bool = True, distra
     return remarks
 
 
+def check_items(name: str, images: Iterable[Sequence[Any]]) -> None:
+    """Makes sure that a data set lists paths with whole numbers for identity and camera.
+
+    Raises:
+        ValueError: shows the first image for which it does not.
+    """
+    for image in images:
+        path, *numbers = image[:3]
+        if not isinstance(path, (str, os.PathLike)) or not all(hasattr(number, "__index__") for number in numbers):
+            raise ValueError(
+                f"The data set {name} lists {tuple(image[:3])}; an image is its path, its identity and its camera, the "
+                "latter two whole numbers"
+            )
+
+
 def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
     """Makes sure queries can be found: their identity seen by another camera in the gallery.
 
@@ -118,7 +133,8 @@ def _check_folder(name: str, layout: Layout | None, folder: Path, training: bool
         "data.root (--root) to the folder that holds it. Nothing was created."
     )
     if not folder.is_dir():
-        raise FileNotFoundError(f"The folder of data set {name!r} is missing: {folder}. {remedy}")
+        wrong = "is no folder" if folder.exists() else "is missing"
+        raise FileNotFoundError(f"The folder of data set {name!r} {wrong}: {folder}. {remedy}")
     if layout is None and not any(folder.iterdir()):
         raise FileNotFoundError(f"The folder of data set {name!r} is empty: {folder}. {remedy}")
     if layout is None or (folder / "CUHK01.zip").is_file():  # which torchreid unpacks

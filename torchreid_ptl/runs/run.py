@@ -73,7 +73,7 @@ class Run:
         Raises:
             FileNotFoundError: it has not been tested.
         """
-        found: dict[str, Any] = json.loads((self.folder / RESULTS).read_text())
+        found: dict[str, Any] = json.loads((self.folder / RESULTS).read_text("utf-8"))
         return found
 
     def scores(self) -> dict[str, tuple[float, float]]:
