@@ -1,5 +1,6 @@
 """Checks of a configuration before anything is built: names, numbers and combinations."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,10 +46,18 @@ def _check_value(key: str, value: Any, setting: Setting) -> None:
     if setting.choices:
         for item in value if isinstance(value, list) else [value]:
             _require_choice(key, item, setting.choices)
-    if isinstance(value, str) and "\0" in value:
-        raise ConfigError(f"{key} is {shown(value)}; no name or path has the character \\0")
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not _can_be_a_path(text):
+            raise ConfigError(f"{key} is {shown(text)}; no name or path has such characters")
     if not setting.allows(value):
         raise ConfigError(f"{key} is {shown(value)}; allowed: {setting.range or 'finite numbers'} ({setting.help})")
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a pair of surrogates
+        return False
 
 
 def _check_names(config: CfgNode) -> None:
