@@ -8,6 +8,8 @@ from ..runtime.checkpoint import (
     BEST,
     PREFIX,
     CheckpointError,
+    checkpoints,
+    lacking,
     load_run,
     newest_checkpoint,
     prune_checkpoints,
@@ -89,15 +91,21 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
         found = newest_checkpoint(folder)
         if found is None and only_testing:
             raise MissingFileError(f"{{resume}} is auto and {folder} holds no complete checkpoint to test")
+        if found is None and (left := checkpoints(folder)):
+            raise CheckpointError(
+                f"{folder} holds {', '.join(path.name for path in left)}, and none can be gone on from. Choose another "
+                "{save_dir}, or remove them"
+            )
         if found is None:
             print(f"Nothing to resume in {folder}: starting from the beginning")
             return 0
         path, state = found
+        if path.name == BEST:
+            print(f"{folder} has no usable checkpoint of a single epoch: going on from the best one, {BEST}")
     else:
         path, state = Path(resume), load_run(resume)
-    lacking = [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
-    if lacking:
-        raise CheckpointError(f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use {{load_weights}}")
+    if missing := lacking(state):
+        raise CheckpointError(f"{path} has no {', '.join(missing)}: it holds weights, not a run. Use {{load_weights}}")
     if not only_testing:
         _require_same_run(engine, path, state)
     _load(engine, path, state, only_testing)

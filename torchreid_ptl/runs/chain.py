@@ -19,11 +19,11 @@ from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict, unflatte
 from ..config.request import Config, request
 from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
-from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, run_outputs
+from ..report.files import RECORD, RESULTS, WRITTEN_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.files import archive, replace_file
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
-from .run import RESULTS, explain_interruption
+from .run import explain_interruption
 
 _FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
           "compat.old_images")}  # fmt: skip
@@ -156,7 +156,7 @@ class Chain:
         if not trained:
             self._archive_dependents(stage)
         print(f"{title}: {self.describe(stage)}")
-        engine = run.execute(resume=resume and (run.folder / CHECKPOINTS).exists())
+        engine = run.execute(resume=resume and (trained or not run.lost()))
         if after_stage:
             after_stage(engine)
         del engine
@@ -173,7 +173,9 @@ class Chain:
         begun = resume and self._require_same()
         if resume and not begun:
             print(f"Nothing to resume in {self.folder}: starting from the beginning")
-        if not begun:
+        if begun:
+            (self.folder / RESULTS).unlink(missing_ok=True)
+        else:
             moved = self._written_before()
             self._require_weights_stay(moved)
             archive_previous(self.folder, moved)

@@ -19,9 +19,9 @@ from typing import Any
 from ..config.loading import COMMAND_LINE, ConfigError, build_config, get
 from ..config.request import Config, Request, configure, request
 from ..config.words import in_keys
-from ..report.files import run_outputs
+from ..report.files import RESULTS, run_outputs
 from ..runtime.files import archive, replace_file
-from .run import RESULTS, Run, explain_interruption
+from .run import Run, explain_interruption
 from .spread import Combination, Outcome, table_csv, table_markdown
 
 RESERVED = {
@@ -142,7 +142,7 @@ def _outcome(run: Run, resume: bool) -> Outcome:
             return Outcome(seed, run.scores())
         if resume and (run.folder / RESULTS).exists():
             print(f"Moved results with other settings to {archive(run.folder, run_outputs(run.folder))}")
-        run.execute(resume=resume)
+        run.execute(resume=resume and not run.lost())
         return Outcome(seed, run.scores())
     except Exception as error:  # the other runs go on; the log holds the traceback
         text = f"{type(error).__name__}: {in_keys(error)}"

@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,30 @@ def foreign_object(error: pickle.UnpicklingError) -> str:
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The sound checkpoint of the latest epoch in a folder and its content; torn and odd ones are named and skipped."""
-    for path in reversed(epoch_checkpoints(folder)):
+    """The sound checkpoint of the latest epoch in a folder and its content; torn and odd ones are named and skipped.
+
+    The best one serves when there is no other and it holds a run.
+    """
+    for path in reversed(checkpoints(folder)):
         try:
-            return path, load_run(path)
+            state = load_run(path)
         except CheckpointError as error:
             print(f"Ignoring {error}")
+            continue
+        if path.name != BEST or not lacking(state):
+            return path, state
     return None
+
+
+def lacking(state: Mapping[str, Any]) -> list[str]:
+    """What a checkpoint lacks to go on from it."""
+    return [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """All checkpoints in a folder: the best one, then those of single epochs, oldest first."""
+    best = Path(folder) / BEST
+    return [*([best] if best.is_file() else []), *epoch_checkpoints(folder)]
 
 
 def epoch_checkpoints(folder: str | Path) -> list[Path]:
