@@ -1,5 +1,6 @@
 """Work that was killed and is resumed leaves the files and the scores of work that ran through."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from kills import KilledError, files_of, killed
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 from torchreid_ptl.cli.main import main
 from torchreid_ptl.engines import ImagePTLEngine
@@ -17,14 +20,20 @@ SMALL = [
     "data.height", "64", "data.width", "32", "data.workers", "0", "train.batch_size", "8", "train.max_epoch", "2",
     "model.name", "osnet_x0_25", "model.pretrained", "False", "test.ranks", "[1]", "use_gpu", "False",
 ]  # fmt: skip
+_DRAWN = io.BytesIO()
+Image.new("L", (1, 1)).save(_DRAWN, "PNG")
+PIXEL = _DRAWN.getvalue()
 CHAIN = f"chain: [{TINY}, {{name: second, data: {{sources: [{TINY}]}}, train: {{max_epoch: 1}}}}]\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
+def _one_thread_and_empty_pictures():
+    """Pictures take most of the time of a small run, and only their files count here."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "print_png", lambda _, file, **__: file.write(PIXEL))
+        yield
     torch.set_num_threads(threads)
 
 
@@ -116,7 +125,7 @@ def kill(arguments, folder, before):
     [
         ("run", "report.html"),
         ("compatible", "matrix_drawn_pedestrians_tiny.csv"),
-        ("chain", "results.json"),
+        pytest.param("chain", "results.json", marks=pytest.mark.slow),
     ],
 )
 def test_what_was_killed_while_it_wrote_is_written_without_training_again(command, tmp_path, monkeypatch, kind, before):
