@@ -5,17 +5,22 @@ siblings as attributes only; upstream's 1.4.0 has them as packages. Everything h
 """
 
 import functools
+import glob
+import hashlib
 import importlib
+import io
 import os
 import pickle
+import random
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torchreid
 
@@ -51,6 +56,18 @@ def models() -> dict[str, Factory]:
 def image_datasets() -> dict[str, type]:
     """The host's table of image data sets, by name."""
     return vars(part("data.datasets"))["__image_datasets"]
+
+
+def video_datasets() -> dict[str, type]:
+    """The host's table of video data sets, by name."""
+    return vars(part("data.datasets"))["__video_datasets"]
+
+
+def reader_of(dataset: type) -> str:
+    """Name of the host's class whose code reads the folder of a data set; empty where code of somebody else does."""
+    readers = {"__init__", "process_dir", "prepare_split", "preprocess_split", "get_data_list"}
+    first = next(base for base in dataset.__mro__ if readers & vars(base).keys())
+    return first.__name__ if first.__module__.startswith(part("data.datasets.image").__name__) else ""
 
 
 def is_train_only(name: str) -> bool:
@@ -127,11 +144,8 @@ def training_images_optional() -> Iterator[None]:
             self.data = [] if self.data is self.train else self.data
             self.train = []
 
-    base.__init__, base.check_before_run = lend, check_others
-    try:
+    with _instead((base, "__init__", lend), (base, "check_before_run", check_others)):
         yield
-    finally:
-        base.__init__, base.check_before_run = init, check
 
 
 def preprocessing(datamanager: Any) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
@@ -171,13 +185,8 @@ def identities_apart() -> Iterator[None]:
     The host numbers people of the gallery from the number of training people on, which is the number of one of these
     where training numbers have gaps, and it cannot take a query whose person is not in the gallery.
     """
-    dataset = part("data.datasets.dataset").Dataset
-    original = dataset.combine_all
-    dataset.combine_all = _combine_all
-    try:
+    with _instead((part("data.datasets.dataset").Dataset, "combine_all", _combine_all)):
         yield
-    finally:
-        dataset.combine_all = original
 
 
 def _combine_all(self: Any) -> None:
@@ -191,6 +200,88 @@ def _combine_all(self: Any) -> None:
         for path, pid, *rest in images
     ]
     self.num_train_pids = len(numbers)
+
+
+@contextmanager
+def folders_read(split_of: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
+    """Lets the host's data sets read their own folder as it is, and write no split into it.
+
+    Market-1501 and DukeMTMC-reID look for identity and camera in the whole path, in which a folder comes first; here
+    they look in the name of the file. Five data sets draw splits with whichever seed the first run has, and keep them,
+    with absolute paths, in the data folder, which may have moved since or cannot be written to; here
+    ``split_of(dataset, draw)`` gives them, where ``draw()`` is the host's drawing, always with the same numbers. The
+    splits of CUHK03 are published; their images are taken from the folder of the set, whichever one was written down.
+    """
+    rooms = {name: part(f"data.datasets.image.{name}") for name in (*_IN_PATHS, *_DRAWN, "cuhk03")}
+    places: list[tuple[Any, str, Any]] = [(rooms[name], "re", _IN_NAMES) for name in _IN_PATHS]
+    given: dict[str, Any] = {}
+    for name in _DRAWN:
+        dataset = next(c for c in vars(rooms[name]).values() if isinstance(c, type) and hasattr(c, "prepare_split"))
+
+        def prepare(self: Any, room: ModuleType = rooms[name], drawn: Any = dataset.prepare_split) -> None:
+            given[self.split_path] = split_of(self, functools.partial(_draw, room, drawn, self))
+
+        places += [(dataset, "prepare_split", prepare), (rooms[name], "read_json", given.__getitem__)]
+    read = functools.partial(_moved_here, rooms["cuhk03"].read_json)
+    with _instead(*places, (rooms["cuhk03"], "read_json", read)):
+        yield
+
+
+_IN_PATHS = ("market1501", "dukemtmcreid")
+_DRAWN = ("cuhk01", "viper", "ilids", "prid", "grid")
+_IN_NAMES = SimpleNamespace(
+    compile=lambda pattern: SimpleNamespace(search=lambda path: re.search(pattern, os.path.basename(path)))
+)
+_SORTED = SimpleNamespace(glob=lambda pattern: sorted(glob.glob(pattern)))
+
+
+def _draw(room: ModuleType, prepare: Callable[[Any], None], dataset: Any) -> Any:
+    """What the host would write into a split file, drawn with a seed that is that of the data set."""
+    written: list[Any] = []
+    path, states = dataset.split_path, (random.getstate(), np.random.get_state())
+    seed = int.from_bytes(hashlib.sha256(room.__name__.rpartition(".")[2].encode()).digest()[:4], "big")
+    random.seed(seed)
+    np.random.seed(seed)
+    dataset.split_path = ""  # no such file: the host draws
+    try:
+        with (
+            _instead((room, "write_json", lambda splits, _: written.append(splits)), (room, "glob", _SORTED)),
+            redirect_stdout(io.StringIO()),
+        ):
+            prepare(dataset)
+    finally:
+        dataset.split_path = path
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    return written[0]
+
+
+def _moved_here(read: Callable[[str], Any], path: str) -> Any:
+    """The splits in a file; images are in the folders beside it."""
+    splits = read(path)
+    for split in splits:
+        for side in ("train", "query", "gallery"):
+            split[side] = [
+                (os.path.join(os.path.dirname(path), *Path(image).parts[-2:]), *rest) for image, *rest in split[side]
+            ]
+    return splits
+
+
+@contextmanager
+def _instead(*places: tuple[Any, str, Any]) -> Iterator[None]:
+    """Puts something else in the place of attributes for a while: (owner, name, what)."""
+    nothing = object()
+    before = [(owner, name, vars(owner).get(name, nothing)) for owner, name, _ in places]
+    for owner, name, item in places:
+        setattr(owner, name, item)
+    try:
+        yield
+    finally:
+        for owner, name, item in before:
+            if item is nothing:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, item)
 
 
 def empty_patch_pools(transform: Any) -> None:
@@ -281,8 +372,6 @@ def pretrained_source(factory: Factory) -> tuple[str, Path] | None:
 @contextmanager
 def numpy_scalars_allowed() -> Iterator[None]:
     """Lets ``torch.load(weights_only=True)`` read the numpy numbers in checkpoints of the host's engines."""
-    import numpy as np
-
     scalar = importlib.import_module(
         "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
     ).scalar

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import importlib.util
+import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +41,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
         The switches, and the pairs as ``opts``.
     """
     parser.epilog = "Keys of docs/config.md can be given as KEY VALUE: train.max_epoch 10 data.save_dir log/try"
-    rest = list(sys.argv[1:] if arguments is None else arguments)
+    rest = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     with_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
     switches: list[str] = []
     pairs: list[str] = []
@@ -54,6 +56,12 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     parsed = parser.parse_args(switches)
     parsed.opts = pairs
     return parsed
+
+
+def _at_home(word: str) -> str:
+    """Expands ~ where no shell did, as in --root=~/reid."""
+    switch, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{switch}{equals}{os.path.expanduser(value)}"
 
 
 def _is_mistyped(word: str) -> bool:
@@ -127,6 +135,9 @@ def report_user_errors(work: Callable[[], object]) -> int:
     Returns:
         The exit status: 0, 1 after an error, 130 after an interruption.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # letters that the console's encoding lacks
     try:
         work()
     except KeyboardInterrupt:

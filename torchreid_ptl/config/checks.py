@@ -6,6 +6,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from .. import host
+from ..data.known import hint_dataset
 from ..data.names import check_use
 from ..losses import build_loss
 from ..runtime.hints import hint
@@ -59,7 +60,8 @@ def _check_names(config: CfgNode) -> None:
     except ValueError as error:
         raise ConfigError(in_keys(error)) from error
     for name in (*data.sources, *data.targets):
-        _require_choice("data.sources and data.targets", name, host.image_datasets())
+        if name not in host.image_datasets():
+            raise ConfigError(f"data.sources and data.targets is {name!r}: {hint_dataset(name)}")
 
 
 def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
@@ -83,6 +85,11 @@ def _training(config: CfgNode) -> list[Rule]:
             "train. train.max_epoch counts all epochs; raise it, or set train.start_epoch 0",
         ),
         (not config.test.ranks, "test.ranks is []; ranks count from 1, for example [1, 5, 10, 20]"),
+        (
+            train.optim == "sgd" and config.sgd.nesterov and not (config.sgd.momentum > 0 == config.sgd.dampening),
+            f"sgd.nesterov needs sgd.momentum above 0, which is {config.sgd.momentum}, and sgd.dampening 0, which is "
+            f"{config.sgd.dampening}",
+        ),
         (not config.train.stepsize, "train.stepsize is []; epochs count from 1, for example [20]"),
     ]
 
@@ -283,8 +290,6 @@ def _validate_losses(config: CfgNode) -> None:
         ]
     )
     for name in compat.losses:
-        if not 0 <= compat[name].weight < float("inf"):
-            raise ConfigError(f"compat.{name}.weight is {compat[name].weight}; a weight is a number from 0")
         try:
             with random_state_kept():
                 build_loss(name, loss_arguments(compat[name]), dim=1, num_classes=1, seed=0)

@@ -1,30 +1,31 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, dump."""
 
 import ast
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from ..runtime.hints import nearest
 from .settings import SETTINGS
 from .shipped import default_folder, find_configuration
+from .yaml_file import ConfigError as ConfigError
+from .yaml_file import parse_yaml, read_yaml
 
 BASE = "_BASE_"
 CHAIN = "chain"
 """The key of a chain of stages; see ``runs/chain_plan.py``."""
 COMMAND_LINE = "the command line"
+_MOST_FILES = 1000
 
 Files = str | Path | Sequence[str | Path] | None
 """Configuration files: paths, or names of shipped ones."""
 Entry = tuple[str, Any, str]
 """A dotted key, its value, and where it was set."""
-
-
-class ConfigError(ValueError):
-    """A configuration cannot be used; the message says what was got, what is allowed and what to do."""
 
 
 def default_config() -> CfgNode:
@@ -68,7 +69,8 @@ def read_files(files: Files) -> list[Entry]:
     paths = [find_configuration(name) for name in names if name]
     if not paths:
         return []
-    entries = [entry for path in paths for entry in _read(path, ())]
+    read = count(1)
+    entries = [entry for path in paths for entry in _read(path, (), read)]
     return [("data.save_dir", default_folder(paths), "the names of the files"), *entries]
 
 
@@ -131,17 +133,18 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
-    """Yields (dotted key, value, origin) of a file, those of its bases first."""
+def _read(path: Path, above: tuple[Path, ...], read: Iterator[int]) -> Iterator[Entry]:
+    """Yields (dotted key, value, origin) of a file, those of its bases first; ``read`` counts the files."""
     path = path.resolve()
     if path in above:
         raise ConfigError("Configurations build upon each other in a circle: " + " -> ".join(map(str, (*above, path))))
     if not path.is_file():
         raise FileNotFoundError(f"No configuration {path}, which {above[-1]} builds upon")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if next(read) > _MOST_FILES:
+        raise ConfigError(
+            f"{above[0] if above else path} builds upon more than {_MOST_FILES} files; see {BASE} in {path}"
+        )
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}; a configuration is a tree of keys")
     bases = content.pop(BASE, [])
@@ -149,7 +152,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[Entry]:
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{BASE} in {path} is {bases!r}; expected a file name or a list of them")
     for base in bases:
-        yield from _read(path.parent / base, (*above, path))
+        yield from _read(path.parent / Path(base).expanduser(), (*above, path), read)
     if CHAIN in content:
         yield CHAIN, content.pop(CHAIN), str(path)
     for key, value in flatten(content):
@@ -177,8 +180,8 @@ def _hint(key: str) -> str:
 
 def _listed(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return parse_yaml(text, CHAIN)
+    except ConfigError as error:
         raise ConfigError(f"{CHAIN} is {text!r} on {COMMAND_LINE}; expected a list such as '[a, b]'") from error
 
 
@@ -190,14 +193,21 @@ def _typed(key: str, value: Any, origin: str) -> Any:
     if isinstance(default, list) and isinstance(value, str):
         value = _unquoted(value)
     if isinstance(default, float) and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 10**300 else math.inf
     if isinstance(default, list) and isinstance(value, tuple):
         value = list(value)
     if type(value) is not type(default) or not _items_fit(value, default):
         raise ConfigError(
             f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
         )
-    return value
+    return _at_home(value)
+
+
+def _at_home(value: Any) -> Any:
+    """Names of files may begin with ~, as the host's do."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _items_fit(value: Any, default: Any) -> bool:
@@ -217,6 +227,6 @@ def _literal(text: str) -> Any:
 def _unquoted(text: str) -> Any:
     """A list as YAML writes it, ``[rbcl, bct]``, without quotes."""
     try:
-        return yaml.safe_load(text) if text.startswith("[") else text
-    except yaml.YAMLError:
+        return parse_yaml(text, "a list") if text.startswith("[") else text
+    except ConfigError:
         return text

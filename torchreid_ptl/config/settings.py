@@ -9,6 +9,7 @@ from typing import Any
 from ..losses import registered_losses
 from .loss_settings import loss_keys
 
+_MOST_OF_LOSSES = 1_000_000
 WEIGHTS, SCORES, NOTHING = "weights", "scores", "nothing"
 """What a setting affects; one that affects the weights affects the scores too."""
 _KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
@@ -72,7 +73,7 @@ class Setting:
     def _is_within(self, number: float) -> bool:
         low = self.least is None or (number > self.least if isinstance(self.least, Open) else number >= self.least)
         high = self.most is None or (number < self.most if isinstance(self.most, Open) else number <= self.most)
-        return math.isfinite(number) and low and high
+        return low and high and (isinstance(number, int) or math.isfinite(number))
 
 
 def _ours(default: Any, text: str, choices: tuple[str, ...] = (), **more: Any) -> Setting:
@@ -289,9 +290,16 @@ class _Settings(Mapping[str, Setting]):
         return self._all().items()
 
 
+def _of_loss(name: str, default: Any, text: str, choices: tuple[str, ...]) -> Setting:
+    """A constructor checks its numbers itself; these bounds keep it from sizes that no memory holds."""
+    least = 0 if name.endswith(".weight") else -_MOST_OF_LOSSES
+    bounds = {} if isinstance(default, str | bool) else {"least": least, "most": _MOST_OF_LOSSES}
+    return _ours(default, text, choices, **bounds)
+
+
 @functools.cache
 def _with_losses(losses: tuple[type, ...]) -> dict[str, Setting]:
-    names, own = list(_STATIC), {name: _ours(*key) for name, key in loss_keys().items()}
+    names, own = list(_STATIC), {name: _of_loss(name, *key) for name, key in loss_keys().items()}
     place = 1 + max(index for index, name in enumerate(names) if name.startswith("compat."))
     found = {name: _STATIC.get(name) or own[name] for name in (*names[:place], *own, *names[place:])}
     found["compat.losses"] = replace(found["compat.losses"], choices=tuple(registered_losses()))

@@ -35,7 +35,8 @@ def find_configuration(name: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is none; names the nearest shipped one.
     """
-    for path in (Path(name), Path(f"{name}.yaml"), SHIPPED / name, SHIPPED / f"{name}.yaml"):
+    given = Path(name).expanduser()
+    for path in (given, Path(f"{given}.yaml"), SHIPPED / name, SHIPPED / f"{name}.yaml"):
         if path.is_file():
             return path
     last = [known for known in _names() if known.rpartition("/")[2] == _stem(Path(name).name)]

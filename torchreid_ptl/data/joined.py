@@ -8,7 +8,7 @@ import torchreid
 
 from .. import host
 from ..runtime.errors import ArgumentError
-from ..runtime.hints import hint
+from .known import hint_dataset
 
 PREFIX = "joined:"
 
@@ -124,7 +124,7 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
                 f"{name!r} joins {part!r}, which is joined itself; name the data sets one by one: {PREFIX}A+B+C"
             )
         if part not in known:
-            raise ValueError(f"{name!r} joins the unknown data set {part!r}: {hint(part, known)}")
+            raise ValueError(f"{name!r} joins the unknown data set {part!r}: {hint_dataset(part, known)}")
     twice = next((part for part in parts if parts.count(part) > 1), None)
     if twice:
         raise ValueError(f"{name!r} names {twice!r} twice: each of its people would be trained as two. Name it once")

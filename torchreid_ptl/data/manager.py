@@ -1,8 +1,8 @@
 """The host's data manager behind checks, a reader of its own and an order that is the same on every machine."""
 
 import copy
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from .. import host
 from ..evaluation.arrays import Integers
 from ..runtime.errors import ArgumentError
 from .in_order import in_order
+from .load_errors import explain_loading
 from .names import check_use
-from .preflight import DOCS, check_folders, check_identities, check_images
+from .preflight import check_folders, check_identities, check_images, check_items
 from .reading import reading_loader
 from .sampling import Sampling
+from .splits import Splits
 
 
 class ImageDataManager(torchreid.data.ImageDataManager):
@@ -33,6 +35,7 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         **kwargs: the host's arguments.
 
     Attributes:
+        splits: which split of the data sets that have several is used; see :class:`~.splits.Splits`.
         train_set: the host's data set of all training images, sorted, whatever :meth:`relabel` leaves in the loader.
 
     Raises:
@@ -48,7 +51,9 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         targets = sources if kwargs.get("targets") is None else _names(kwargs["targets"])  # as the host does
         check_use(sources, targets, kwargs.get("combineall", False))
         self.root = kwargs.get("root", "")
-        check_folders(self.root, [*sources, *targets], training=not test_only)
+        distractors = kwargs.get("market1501_500k", False)
+        for remark in check_folders(self.root, [*sources, *targets], not test_only, distractors):
+            print(remark)
         if kwargs.get("k_tfm", 1) != 1:
             raise ArgumentError(f"{{k_tfm}} is {kwargs['k_tfm']}; engines take one view of an image: k_tfm 1")
         both = sorted({*sources} & {*targets})
@@ -58,19 +63,14 @@ class ImageDataManager(torchreid.data.ImageDataManager):
         self.train_loader_t: DataLoader | None
         # the samplers asked for are built below, over the sorted images
         plain = dict.fromkeys(("train_sampler", "train_sampler_t"), "SequentialSampler")
-        try:
-            with host.identities_apart(), host.training_images_optional() if test_only else nullcontext():
-                super().__init__(**{**kwargs, **plain})
-        except IndexError as error:  # the host looks at the first image of an empty list
-            raise ValueError(f"A split of {sorted({*sources, *targets})} has no images: its lists are empty") from error
-        except (AssertionError, AttributeError, RuntimeError) as error:  # how the host says that files are missing
-            raise FileNotFoundError(
-                f"torchreid could not load {sorted({*sources, *targets})} below {kwargs.get('root', '')!r}: {error}. "
-                f"Lay the folders out as in {DOCS}"
-            ) from error
+        splits = Splits(kwargs.get("split_id", 0))
+        self.splits = splits.record
+        with host.identities_apart(), host.folders_read(splits.of), _loading(self.root, test_only):
+            super().__init__(**{**kwargs, **plain})
         self.on_bad_image = on_bad_image
         self._sampling = Sampling.of(kwargs)
         self.train_set: Any = self.train_loader.dataset
+        check_items(" + ".join(sources), self.train_set.train)
         self.train_set.train = self.train_set.data = _cameras_apart(_sorted_and_relabelled(self.train_set.train))
         self._num_train_pids = max(1, len({pid for _, pid, _, _ in self.train_set.train}))
         self._num_train_cams = len({camid for _, _, camid, _ in self.train_set.train})
@@ -80,9 +80,11 @@ class ImageDataManager(torchreid.data.ImageDataManager):
             self.train_loader = self._training_loader(self.train_set)
         if self.train_loader_t is not None:
             images: Any = self.train_loader_t.dataset
+            check_items(" + ".join(targets), images.train)
             images.train = images.data = _cameras_apart(_sorted_and_relabelled(images.train))
             self.train_loader_t = self._training_loader(images, Sampling.of(kwargs, of_targets=True))
         for name, sides in self.test_dataset.items():
+            check_items(name, (*sides["query"], *sides["gallery"]))
             check_identities(name, sides["query"], sides["gallery"], on_no_match)
             for side, loader in self.test_loader[name].items():
                 loader.dataset.data.sort()
@@ -143,6 +145,18 @@ class ImageDataManager(torchreid.data.ImageDataManager):
 
     def _reading_loader(self, dataset: Any, batch_size: int, workers: int, **settings: Any) -> DataLoader:
         return reading_loader(dataset, self.on_bad_image, batch_size, workers, pin_memory=self.use_gpu, **settings)
+
+
+@contextmanager
+def _loading(root: str, test_only: bool) -> Iterator[None]:
+    try:
+        with host.training_images_optional() if test_only else nullcontext():
+            yield
+    except Exception as error:
+        explained = explain_loading(error, root)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _names(value: str | Sequence[str] | None) -> list[str]:

@@ -111,7 +111,7 @@ class OldFeatures:
                 "another file with {bank}, or delete it: the bank is built again"
             )
         try:
-            facts = json.loads(listed.read_text())
+            facts = json.loads(listed.read_text("utf-8"))
             names, found, digest = list(map(str, facts["names"])), facts["fingerprint"], facts["digest"]
             features = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -174,7 +174,7 @@ def names_of(paths: Iterable[str], root: str | Path) -> list[str]:
 
 def list_digest(names: Sequence[str], of: str) -> str:
     """Tells features of one list of images by one model (its fingerprint) from others."""
-    return hashlib.sha256("\n".join([of, *names]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join([of, *names]).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _endings(paths: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from .. import host
 from ..runtime.errors import ArgumentError
 from ..runtime.hints import nearest
 from .joined import PREFIX, parts_of
+from .known import hint_dataset
 
 SEED = 2024
 """Every cut of every data set is made with it; another one gives other parts."""
@@ -238,7 +239,10 @@ def _check_whole(part: Part) -> None:
         raise ValueError(f"'{part}' cuts {part.whole!r}, which is a part itself; cut a whole data set, in one step")
     if part.whole not in known:
         meant = f"did you mean {_mended(str(part))!r}? " if nearest(part.whole, known) else ""
-        raise ValueError(f"'{part}' cuts the unknown data set {part.whole!r}: {meant}Allowed: {', '.join(known)}")
+        said = f"{meant}Allowed: {', '.join(known)}"
+        if part.whole in host.video_datasets():
+            said = hint_dataset(part.whole, known)
+        raise ValueError(f"'{part}' cuts the unknown data set {part.whole!r}: {said}")
 
 
 def _wholes() -> list[str]:

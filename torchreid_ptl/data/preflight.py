@@ -1,5 +1,6 @@
 """Looking at data sets before the host does: what is missing is named, and nothing is created."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,41 +9,61 @@ from typing import Any
 from .. import host
 from ..evaluation import Descriptors
 from ..evaluation.labels import PairLabels
-from ..runtime.hints import hint
 from ..runtime.progress import Progress
+from .file_names import LAYOUTS, Layout, base_of, check_names
+from .known import hint_dataset
+from .load_errors import DOCS
 from .names import ensure_registered, wholes_of
 from .parts import part_of
 from .reading import BadImageError, probe_image
 
-DOCS = "https://kaiyangzhou.github.io/deep-person-reid/datasets.html"
 _CHUNK, _LONG = 1000, 20_000
 """Images that are probed at a time, and from how many on the progress is shown."""
-_MARKET = ("bounding_box_train", "query", "bounding_box_test")
-_LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    # name: (the inner folder of the original archive, the folders of images in it)
-    "market1501": ("Market-1501-v15.09.15", _MARKET),
-    "dukemtmcreid": ("DukeMTMC-reID", _MARKET),
-}
 
 
-def check_folders(root: str, names: Iterable[str], training: bool = True) -> None:
-    """Makes sure every data set has its folder below the root; of joined sets what they join, of parts their set.
+def check_folders(root: str, names: Iterable[str], training: bool = True, distractors: bool = False) -> list[str]:
+    """Makes sure torchreid's data sets have their folders below the root, with files whose names it can read.
 
-    With ``training=False`` training images may be missing, but not those that parts are cut from.
+    Of joined sets those are meant that they join, of parts the set that is cut. Classes of somebody else's look where
+    they like. With ``training=False`` training images may be missing, but not those that parts are cut from; with
+    ``distractors`` those of Market-1501 are read too.
+
+    Returns:
+        Remarks on files that torchreid leaves out.
 
     Raises:
-        ValueError: an unknown name, or a wrong one of a part or a joined set; gives the nearest known one.
+        ValueError: an unknown name, or a wrong one of a part or a joined set, with the nearest known one; or a file
+            whose name does not fit, see :func:`~.file_names.check_names`.
         FileNotFoundError: a folder is missing or has no images; says which, its layout and how to get the set.
     """
     names, known = list(names), host.image_datasets()
     ensure_registered(names)
     cut = {part.whole for part in map(part_of, names) if part}
+    remarks: list[str] = []
     for name in dict.fromkeys(whole for asked in names for whole in wholes_of(asked)):
         if name not in known:
-            raise ValueError(f"Unknown data set {name!r}: {hint(name, known)}")
-        folder_name = getattr(known[name], "dataset_dir", None)
-        if isinstance(folder_name, str) and not getattr(known[name], "made_on_use", False):
-            _check_folder(name, Path(root).expanduser().absolute() / folder_name, training or name in cut)
+            raise ValueError(f"Unknown data set {name!r}: {hint_dataset(name)}")
+        folder_name, reader = getattr(known[name], "dataset_dir", None), host.reader_of(known[name])
+        if isinstance(folder_name, str) and reader:
+            folder, trained = Path(root).expanduser().absolute() / folder_name, training or name in cut
+            _check_folder(name, LAYOUTS.get(reader), folder, trained)
+            remarks += check_names(name, reader, folder, trained, distractors and reader == "Market1501")
+    return remarks
+
+
+def check_items(name: str, images: Iterable[Sequence[Any]]) -> None:
+    """Makes sure that a data set lists paths with whole numbers for identity and camera.
+
+    Raises:
+        ValueError: shows the first image for which it does not.
+    """
+    for image in images:
+        path, *numbers = image[:3]
+        if not isinstance(path, (str, os.PathLike)) or not all(hasattr(number, "__index__") for number in numbers):
+            raise ValueError(
+                f"The data set {name} lists {tuple(image[:3])}; an image is its path, its identity and its camera, the "
+                "latter two whole numbers"
+            )
 
 
 def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on_no_match: str = "skip") -> None:
@@ -60,12 +81,12 @@ def check_identities(name: str, query: Sequence[Any], gallery: Sequence[Any], on
         return
     found = (
         f"{len(lost)} of {len(query)} queries of {name!r} have no image of their identity by another camera in the "
-        f"gallery: {labels.explain(lost)}."
+        f"gallery: {labels.explain(lost, first_camera=1)}."
     )
     if len(lost) == len(query):
         raise ValueError(
             f"{found} An image by the query's own camera does not count (Market-1501 protocol); check how camera "
-            "numbers are read."
+            "numbers, here from 1 on, are read."
         )
     if on_no_match == "error":
         raise ValueError(f"{found} Remove them, or let eval.no_match skip leave them out.")
@@ -102,19 +123,23 @@ def _others(paths: Sequence[str]) -> str:
     return f". {len(paths)} more cannot: {', '.join(paths[:5])}{' ...' if len(paths) > 5 else ''}"
 
 
-def _check_folder(name: str, folder: Path, training: bool) -> None:
-    inner, parts = _LAYOUTS.get(name, ("", ()))
-    parts = parts if training else tuple(part for part in parts if part != "bounding_box_train")
-    layout = f"{folder}/{inner}/ with the folders {', '.join(parts)}" if parts else f"{folder}/, laid out as in {DOCS}"
+def _check_folder(name: str, layout: Layout | None, folder: Path, training: bool) -> None:
+    parts = [part for part in layout.folders if training or part != "bounding_box_train"] if layout else []
+    expected = f"{folder}/, laid out as in {DOCS}"
+    if layout:
+        expected = f"{folder / layout.inner}/ with the folders {', '.join(parts)} of *{layout.suffix}"
     remedy = (
-        f"Expected: {layout}. Get the set from its authors (terms and addresses: {DOCS}) and unpack it there, or set "
+        f"Expected: {expected}. Get the set from its authors (terms and addresses: {DOCS}) and unpack it there, or set "
         "data.root (--root) to the folder that holds it. Nothing was created."
     )
     if not folder.is_dir():
-        raise FileNotFoundError(f"The folder of data set {name!r} is missing: {folder}. {remedy}")
-    base = folder / inner if inner and (folder / inner).is_dir() else folder
-    for part in parts:
-        if not any((base / part).glob("*.jpg")):
-            raise FileNotFoundError(f"Data set {name!r} has no images (*.jpg) in {base / part}. {remedy}")
-    if not any(folder.iterdir()):
+        wrong = "is no folder" if folder.exists() else "is missing"
+        raise FileNotFoundError(f"The folder of data set {name!r} {wrong}: {folder}. {remedy}")
+    if layout is None and not any(folder.iterdir()):
         raise FileNotFoundError(f"The folder of data set {name!r} is empty: {folder}. {remedy}")
+    if layout is None or (folder / "CUHK01.zip").is_file():  # which torchreid unpacks
+        return
+    base = base_of(layout, folder)
+    for part in parts:
+        if not (base / part).is_dir() or not any(file.endswith(layout.suffix) for file in os.listdir(base / part)):
+            raise FileNotFoundError(f"Data set {name!r} has no images (*{layout.suffix}) in {base / part}. {remedy}")

@@ -94,7 +94,7 @@ class Sampling:
         for number, paths in sorted(groups.items()):
             if len(paths) < each:
                 raise ArgumentError(
-                    f"{start}a batch takes {each} images of each of its {count} {noun}s, and {noun} {number} (counted "
-                    f"from 0; for example {paths[0]}) has {len(paths)}. Lower {{batch_size_train}}, raise "
+                    f"{start}a batch takes {each} images of each of its {count} {noun}s, and {noun} {number + 1} "
+                    f"(counted from 1; for example {paths[0]}) has {len(paths)}. Lower {{batch_size_train}}, raise "
                     f"{{{argument}}}, or leave the {noun} out"
                 )

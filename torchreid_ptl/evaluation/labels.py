@@ -52,11 +52,14 @@ class PairLabels:
             lost[~lost] = (least == own) & (most == own)
         return np.flatnonzero(lost)
 
-    def explain(self, queries: Integers) -> str:
-        """Why some of the queries have no match: identities and the cameras that see them, five at most."""
+    def explain(self, queries: Integers, first_camera: int = 0) -> str:
+        """Why some of the queries have no match: identities and the cameras that see them, five at most.
+
+        ``first_camera`` is what the camera 0 is called.
+        """
         named: list[str] = []
         for pid in np.unique(self.query_pids[queries]).tolist():
-            cameras = np.unique(self.gallery_camids[self.gallery_pids == pid]).tolist()
+            cameras = (np.unique(self.gallery_camids[self.gallery_pids == pid]) + first_camera).tolist()
             if len(named) == NAMED_IN_ERRORS:
                 return "; ".join([*named, "..."])
             named.append(

@@ -112,7 +112,7 @@ def certain_mask(features: Tensor, pids: Tensor) -> Tensor:
         ValueError: shapes that do not fit, or features that are not finite.
 
     Example:
-        >>> features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [0.9, 1.0], [0.0, 1.0], [0.1, 1.0], [1.0, 0.9]])
+        >>> features = torch.tensor([[1.0, 0.1], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.1, 1.0], [1.0, 1.0]])
         >>> certain_mask(features, torch.tensor([7, 7, 7, 8, 8, 8]))
         tensor([ True,  True, False,  True,  True, False])
     """
@@ -149,7 +149,7 @@ class NCCLLoss(CompatibleLoss):
         queue_size: Q, old features in the queue.
         tau: temperature, in cosine.
         logit_weight: weight of the term on class logits, from 0, without it; 0.01 in public code.
-        credible: old features to compare with: all, or those of which :func:`certain_mask` is certain (entropy).
+        credible: old features to compare with: all, or those with a certain class among the old (entropy).
     """
 
     queue: Tensor

@@ -79,7 +79,7 @@ def begin(folder: Path, config: CfgNode, names: Iterable[str]) -> None:
     """
     path, names = folder / "config.yaml", list(names)
     finished = [name for name in (RESULTS, CHECKPOINTS) if name in names and (folder / name).exists()]
-    same = path.is_file() and _without_resume(path.read_text(errors="replace")) == _without_resume(config.dump())
+    same = path.is_file() and _without_resume(path.read_text("utf-8", "replace")) == _without_resume(config.dump())
     if same and not finished:
         print(f"Writing to {folder}, where the same work was stopped before")
     else:
@@ -124,6 +124,7 @@ def write_results(
     *,
     model: dict[str, Any],
     bad_images: Iterable[str] = (),
+    splits: Mapping[str, Any] | None = None,
     history: dict[str, Any] | None = None,
     shown: Sequence[int] = (),
     more: Callable[[], Sequence[Path]] = tuple,
@@ -131,9 +132,9 @@ def write_results(
     """Writes all results of a test on each data set; returns the files, in the order written: ``results.json`` last.
 
     ``seconds`` is the wall-clock time; ``model`` has facts about the model, or the files that were evaluated instead;
-    ``bad_images`` could not be read and were left out; ``history`` holds the figures of the training, for curves;
-    ``shown`` are queries whose rank lists are shown instead of those that ``eval.rank_lists`` chooses; ``more`` writes
-    what else belongs to the results, and returns its files.
+    ``bad_images`` could not be read and were left out; ``splits`` are those of data sets with several;
+    ``history`` holds the figures of the training, for curves; ``shown`` are queries whose rank lists are shown instead
+    of those that ``eval.rank_lists`` chooses; ``more`` writes what else belongs to the results, and returns its files.
     """
     facts = provenance(config, seconds)
     content = {
@@ -141,6 +142,7 @@ def write_results(
         "model": model,
         "epochs": 0 if config.test.evaluate else config.train.max_epoch,
         "bad_images": sorted(set(bad_images)),
+        **({"splits": splits} if splits else {}),
     }
     written = [_write_scores(tested, folder) for tested in targets]
     pages = [target_page(tested, config, shown) for tested in targets]

@@ -261,7 +261,7 @@ def naming_stage(stage: Stage) -> Iterator[None]:
 
 def _read_record(path: Path) -> list[dict[str, Any]]:
     try:
-        stages = json.loads(path.read_text())["stages"]
+        stages = json.loads(path.read_text("utf-8"))["stages"]
         for stage in stages:
             texts = (stage["name"], stage["folder"], stage["begins_from"])
             if not all(isinstance(value, str) for value in texts) or not isinstance(stage["settings"], dict):

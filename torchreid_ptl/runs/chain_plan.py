@@ -11,10 +11,10 @@ from .. import host
 from ..config.loading import CHAIN, ConfigError, Entry, build_config, flatten, get
 from ..config.request import Request
 from ..config.words import in_keys
+from ..data.known import hint_dataset
 from ..data.names import ensure_registered
 from ..data.parts import test_of
 from ..runtime.files import safe_name
-from ..runtime.hints import hint
 from .run import Run
 
 NAME = "name"
@@ -263,7 +263,7 @@ def _require_sources(stage: Stage) -> None:
     known = host.image_datasets()
     for name in stage.asked.data.sources:
         if name not in known:
-            raise ConfigError(f"{where} trains on {name!r}, an unknown data set: {hint(name, known)}")
+            raise ConfigError(f"{where} trains on {name!r}, an unknown data set: {hint_dataset(name)}")
 
 
 def _targets(stages: Sequence[Stage]) -> list[str]:

@@ -74,7 +74,7 @@ class Run:
         Raises:
             FileNotFoundError: it has not been tested.
         """
-        found: dict[str, Any] = json.loads((self.folder / RESULTS).read_text())
+        found: dict[str, Any] = json.loads((self.folder / RESULTS).read_text("utf-8"))
         return found
 
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -204,6 +204,7 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int], more: More) ->
             **({"settings_from": origin_of(config)} if config.test.evaluate else {}),
         },
         bad_images=engine.bad_images,
+        splits=datamanager.splits,
         history={} if config.test.evaluate else engine.history,
         shown=shown,
         more=lambda: [*compare_after_training(engine, config, folder), *more(engine)],

@@ -32,7 +32,7 @@ def log_to(folder: Path, kind: str) -> Iterator[None]:
     """Copies what is printed to ``<kind>.log-<time>``, as the host does."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{kind}.log-{time.strftime('%Y-%m-%d-%H-%M-%S')}"
-    with open(folder / name, "w") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
+    with open(folder / name, "w", encoding="utf-8") as file, redirect_stdout(cast(TextIO, _Tee(sys.stdout, file))):
         try:
             yield
         except BaseException:

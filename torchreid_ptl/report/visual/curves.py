@@ -1,6 +1,8 @@
 """Curves of a training, of CMC and of a gallery being re-encoded, and matrices of versions, as PNG files."""
 
 import io
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -46,6 +48,24 @@ def save_png(path: str | Path, content: bytes) -> None:
     if target.suffix.lower() != ".png":
         raise ValueError(f"pictures are PNG files; give a name that ends in .png, got {target.name!r}")
     replace_file(target, content)
+
+
+def load_matplotlib() -> None:
+    """Imports matplotlib whatever ``MPLBACKEND`` names; all pictures here are drawn without a screen.
+
+    matplotlib refuses to be imported where that variable, inherited from a notebook, names a backend that is not
+    installed.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    named = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        os.environ.pop("MPLBACKEND")
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
 
 
 def render(figure: "Figure") -> bytes:
@@ -197,6 +217,7 @@ def _draw_panel(ax: "Axes", kind: str, curves: Curves) -> None:
 
 def new_figure(width: float = 7, height: float = 5) -> "Figure":
     """A figure of a size in inches with a margin around the drawing."""
+    load_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ...data import reading
 from ...evaluation import RankingResult
 from ...evaluation.arrays import name_some
-from .curves import RIGHT_SIGN, WRONG_SIGN, save_png
+from .curves import RIGHT_SIGN, WRONG_SIGN, load_matplotlib, save_png
 
 Colour: TypeAlias = tuple[int, int, int]
 
@@ -197,6 +197,7 @@ class _Sheet:
 
 @cache
 def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    load_matplotlib()
     import matplotlib  # which brings a font that has the signs
 
     file = f"DejaVuSans{'-Bold' if bold else ''}.ttf"
