@@ -1,6 +1,7 @@
 """A run from Python: one folder, one configuration, finished or not."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import torchreid_ptl
 from torchreid_ptl.config.loading import ConfigError
 from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
 from torchreid_ptl.runs import Chain, Run, Sweep
+from torchreid_ptl.runtime import lock
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime.lock import InUseError
 
 TINY = "drawn_pedestrians_tiny"
 
@@ -202,3 +205,18 @@ def test_a_run_from_a_checkpoint_elsewhere_moves_earlier_results_aside(finished,
     assert (folder / "earlier-1" / "results.json").read_bytes() == results
     assert (folder / "earlier-1" / "model" / "model-best.pth.tar").is_file()
     assert (folder / "results.json").is_file()
+
+
+def test_a_folder_in_use_is_left_alone(finished, monkeypatch):
+    folder, settings = finished
+    before = contents(folder)
+    held = (folder / ".lock").absolute()
+    monkeypatch.setitem(lock._held, held, -1)  # another thread's
+    for resume in (False, True):
+        with pytest.raises(InUseError, match=rf"log is in use by process {os.getpid()} on .*, since .*save_dir"):
+            Run.of("quickstart", **settings).execute(resume=resume)
+    with pytest.raises(InUseError):
+        Run.of("quickstart", **settings, **{"test.evaluate": True, "model.resume": "auto"}).execute()
+    with pytest.raises(InUseError):
+        Sweep("quickstart", seeds=[1], **settings).execute()
+    assert contents(folder) == before

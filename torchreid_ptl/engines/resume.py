@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..runtime.checkpoint import (
     BEST,
     PREFIX,
     CheckpointError,
+    check_room,
     checkpoints,
     lacking,
     load_run,
@@ -50,6 +53,38 @@ def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, An
         "random_state": random_state(),
         "config": engine.config,
     }
+
+
+def require_room(engine: "ImagePTLEngine", folder: Path, epochs: int, resume: str) -> None:
+    """Makes sure that the disk takes the checkpoints of a run before it begins.
+
+    At once there are the last ones, the best one and the one that is being written.
+
+    Raises:
+        OSError: with the space needed and the space free.
+    """
+    if epochs:
+        copies = min(engine.keep_last + 2, epochs + 1)
+        check_room(folder, _largest_snapshot(engine), copies, going_on=bool(resume))
+
+
+def _largest_snapshot(engine: "ImagePTLEngine") -> dict[str, Any]:
+    """The state of a run as large as it becomes: with the moments that an optimiser makes in its first step."""
+    state = snapshot(engine, 0, 0.0)
+    groups, optimizer = engine.optimizer.param_groups, dict(state["optimizer"])
+    if not optimizer["state"]:
+        pairs = ((parameter, group) for group in groups for parameter in group["params"])
+        optimizer["state"] = {number: _moments(parameter, group) for number, (parameter, group) in enumerate(pairs)}
+    return {**state, "optimizer": optimizer}
+
+
+def _moments(parameter: torch.Tensor, group: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Tensors as large as those that an optimiser keeps for a parameter, by its options."""
+    counted = "betas" in group or "alpha" in group  # Adam and its kin, RMSprop
+    averages = 2 * ("betas" in group) + ("alpha" in group)
+    count = averages + sum(bool(group.get(name)) for name in ("amsgrad", "centered", "momentum"))
+    made = [torch.empty_like(parameter, device="cpu") for _ in range(count)]
+    return [*made, torch.zeros(())] if counted else made
 
 
 def keep(engine: "ImagePTLEngine", folder: Path, epoch: int, rank1: float, is_best: bool) -> Path:

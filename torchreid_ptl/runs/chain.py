@@ -21,6 +21,7 @@ from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
 from ..report.files import RECORD, RESULTS, WRITTEN_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.files import archive, replace_file
+from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
 from .run import explain_interruption
@@ -92,8 +93,8 @@ class Chain:
         """
         resume = resume or self.resume
         self.check_files()
-        self._prepare(resume)
-        with explain_interruption("chain", self.folder):
+        with locked(self.folder), explain_interruption("chain", self.folder):
+            self._prepare(resume)
             for stage in self.stages:
                 self._execute(stage, resume, after_stage)
             print("Wrote: " + ", ".join(map(str, self._summarise())))
@@ -166,6 +167,7 @@ class Chain:
         """Archives the outputs of later stages that depend on one that is about to be trained."""
         for later in self.stages[stage.number :]:
             if stage.number - 1 in later.needs:
+                require_unlocked(later.run.folder)
                 archive(later.run.folder, [*run_outputs(later.run.folder), *WRITTEN_BY_TRAINING])
                 self._archive_dependents(later)
 
@@ -177,6 +179,8 @@ class Chain:
             (self.folder / RESULTS).unlink(missing_ok=True)
         else:
             moved = self._written_before()
+            for name in moved:
+                require_unlocked(self.folder / name)
             self._require_weights_stay(moved)
             archive_previous(self.folder, moved)
             replace_file(self.folder / RECORD, (json.dumps(self.record(), indent=2) + "\n").encode())

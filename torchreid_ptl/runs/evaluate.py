@@ -24,6 +24,7 @@ from ..runtime.console_log import log_to
 from ..runtime.device import device_of
 from ..runtime.files import safe_name
 from ..runtime.hints import hint
+from ..runtime.lock import locked
 from .run import Run
 
 FOLDER = "log/evaluation"
@@ -103,7 +104,7 @@ def evaluate_files(
         raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
-    with log_to(folder, "test"):
+    with locked(folder), log_to(folder, "test"):
         say_labels(sides["query"], sides["gallery"])
         begin(folder, settings, run_outputs(folder, (*query, *gallery)))
         options = EvaluationOptions.of(**test_options(settings), device=device_of(settings.use_gpu))

@@ -23,6 +23,7 @@ from ..report.files import REPORT, RESULTS, prepare_folder, require_no_chain, wr
 from ..report.target import TargetResult, add_verification, check_shown
 from ..runtime.checkpoint import PREFIX, checkpoints, newest_checkpoint
 from ..runtime.console_log import log_to
+from ..runtime.lock import locked
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import compare_after_training
@@ -157,7 +158,7 @@ class Run:
             config.model.resume = "auto"
         config.freeze()
         seed_everything(config.train.seed)
-        with freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
+        with locked(self.folder), freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
             return _execute(config, self.folder, shown, more)
 
     def _begun_with(self) -> dict[str, Any]:
