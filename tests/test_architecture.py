@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "runtime": {"host"},
     "backbones": {"host"},
     "cells": set(),
-    "losses": set(),
+    "losses": {"runtime"},
     "evaluation": {"host", "runtime"},
     "host": set(),
     "version": set(),

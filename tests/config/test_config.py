@@ -186,6 +186,12 @@ def test_options_of_every_type():
         (["train.base_lr_mult", "-1"], "train.base_lr_mult is -1.0; allowed: from 0"),
         (["train.lr", "1e999"], "train.lr is inf; allowed: above 0 to 1000"),
         (["train.weight_decay", "1e999"], "train.weight_decay is inf"),
+        (
+            ["train.optim", "sgd", "sgd.nesterov", "True", "sgd.momentum", "0"],
+            "sgd.nesterov needs sgd.momentum above 0 and sgd.dampening 0; they are 0.0 and 0.0",
+        ),
+        (["train.fixbase_epoch", "1", "train.open_layers", "[]"], r"train.open_layers \[\]: nothing learns"),
+        (["data.root", "a\0b"], r"data.root is 'a.x00b'; no name or path has such characters"),
         (["train.seed", "-1"], "train.seed is -1; allowed: from 0 to 4294967295"),
         (["train.seed", "4294967296"], "train.seed is 4294967296"),
         (["data.workers", "2000"], "data.workers is 2000; allowed: from 0 to 1024"),

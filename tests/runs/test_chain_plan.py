@@ -201,7 +201,7 @@ def chain_of_models(*stages, **settings):
             else:
                 item[name] = value
         items.append(item)
-    return Chain.of({"chain": items, "data": {"targets": ["viper"]}}, **settings)
+    return Chain.of({"chain": items, "data": {"targets": ["prid"]}}, **settings)
 
 
 def starts_of(*stages, **settings):

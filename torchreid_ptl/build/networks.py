@@ -13,7 +13,7 @@ from ..config.checks import is_mgn
 from ..config.loading import ConfigError
 from ..engines import Preprocessing
 from ..models import available_models, embed, embedding_dim, missing_weights_explained
-from ..runtime.checkpoint import CheckpointError, load_checkpoint
+from ..runtime.checkpoint import load_checkpoint
 from ..runtime.device import device_of
 from ..runtime.hints import hint
 from ..runtime.seeding import random_state_kept
@@ -48,11 +48,10 @@ def read_weights(path: str) -> Weights:
         CheckpointError: it is truncated or holds no weights.
     """
     content = load_checkpoint(path)
-    config = content.get("config") or {}
-    sections = [config.get(name, {}) for name in ("data", "model", "ptl")] if isinstance(config, Mapping) else [config]
-    if not all(isinstance(section, Mapping) for section in sections):
-        raise CheckpointError(f"{path}: its config is no configuration of a training. Give its state dict alone")
-    return Weights(path, state_of(content, path), config)
+    config = content.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    is_ours = all(isinstance(config.get(name, {}), Mapping) for name in ("data", "model", "ptl"))
+    return Weights(path, state_of(content, path), config if is_ours else {})
 
 
 def agreed_embedding(asked: int, found: int, source: str) -> int:

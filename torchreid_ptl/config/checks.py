@@ -1,5 +1,6 @@
 """Checks of a configuration before anything is built: names, numbers and combinations."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ from .. import host
 from ..data.known import hint_dataset
 from ..data.names import check_use
 from ..losses import build_loss
+from ..runtime.errors import WordedError, worded
 from ..runtime.hints import hint
+from ..runtime.ranges import shown
 from ..runtime.seeding import random_state_kept
 from .loading import ConfigError, get
 from .loss_settings import loss_arguments
@@ -43,8 +46,18 @@ def _check_value(key: str, value: Any, setting: Setting) -> None:
     if setting.choices:
         for item in value if isinstance(value, list) else [value]:
             _require_choice(key, item, setting.choices)
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not _can_be_a_path(text):
+            raise ConfigError(f"{key} is {shown(text)}; no name or path has such characters")
     if not setting.allows(value):
-        raise ConfigError(f"{key} is {value}; allowed: {setting.range or 'finite numbers'} ({setting.help})")
+        raise ConfigError(f"{key} is {shown(value)}; allowed: {setting.range or 'finite numbers'} ({setting.help})")
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a pair of surrogates
+        return False
 
 
 def _check_names(config: CfgNode) -> None:
@@ -66,7 +79,7 @@ def _check_names(config: CfgNode) -> None:
 
 def _require_choice(key: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{key} is {value!r}: {hint(value, allowed)}")
+        raise ConfigError(f"{key} is {shown(value)}: {hint(value, allowed)}")
 
 
 def _require(rules: Sequence[Rule]) -> None:
@@ -84,12 +97,19 @@ def _training(config: CfgNode) -> list[Rule]:
             f"train.start_epoch is {train.start_epoch} and train.max_epoch {train.max_epoch}: no epoch is left to "
             "train. train.max_epoch counts all epochs; raise it, or set train.start_epoch 0",
         ),
-        (not config.test.ranks, "test.ranks is []; ranks count from 1, for example [1, 5, 10, 20]"),
         (
-            train.optim == "sgd" and config.sgd.nesterov and not (config.sgd.momentum > 0 == config.sgd.dampening),
-            f"sgd.nesterov needs sgd.momentum above 0, which is {config.sgd.momentum}, and sgd.dampening 0, which is "
+            train.optim == "sgd"
+            and config.sgd.nesterov
+            and not (config.sgd.momentum > 0 and config.sgd.dampening == 0),
+            f"sgd.nesterov needs sgd.momentum above 0 and sgd.dampening 0; they are {config.sgd.momentum} and "
             f"{config.sgd.dampening}",
         ),
+        (
+            train.fixbase_epoch > 0 and not train.open_layers,
+            f"train.fixbase_epoch is {train.fixbase_epoch} and train.open_layers []: nothing learns in these epochs. "
+            "Name layers, or set train.fixbase_epoch to 0",
+        ),
+        (not config.test.ranks, "test.ranks is []; ranks count from 1, for example [1, 5, 10, 20]"),
         (not config.train.stepsize, "train.stepsize is []; epochs count from 1, for example [20]"),
     ]
 
@@ -224,17 +244,18 @@ def _old_side(config: CfgNode) -> list[Rule]:
         ),
         (
             bool(compat.features and compat.old),
-            f"compat.features is {compat.features!r} and compat.old {compat.old!r}; old features come from one of them",
+            f"compat.features is {shown(compat.features)} and compat.old {shown(compat.old)}; old features come from "
+            "one of them",
         ),
         (
             bool(compat.features and compat.independent),
-            f"compat.independent is {compat.independent!r} and compat.features {compat.features!r}: without the old "
-            "model nothing is compared after the training. Set compat.independent to '', and give it to "
+            f"compat.independent is {shown(compat.independent)} and compat.features {shown(compat.features)}: without "
+            "the old model nothing is compared after the training. Set compat.independent to '', and give it to "
             "tools/compatibility.py --independent later",
         ),
         (
             bool(compat.bank) and not compat.bank.endswith(".npy"),
-            f"compat.bank is {compat.bank!r}; a bank of old features is a file *.npy",
+            f"compat.bank is {shown(compat.bank)}; a bank of old features is a file *.npy",
         ),
     ]
 
@@ -294,4 +315,9 @@ def _validate_losses(config: CfgNode) -> None:
             with random_state_kept():
                 build_loss(name, loss_arguments(compat[name]), dim=1, num_classes=1, seed=0)
         except ValueError as error:
-            raise ConfigError(f"compat.{name}: {error}") from error
+            keys = {
+                argument: f"compat.{name}.{argument.removesuffix('_')}" for argument in loss_arguments(compat[name])
+            }
+            raise ConfigError(
+                worded(error, keys) if isinstance(error, WordedError) else f"compat.{name}: {error}"
+            ) from error

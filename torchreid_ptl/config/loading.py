@@ -1,8 +1,8 @@
 """The host's configuration tree and the plugin's keys: loading, inheritance, dump."""
 
 import ast
-import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from ..runtime.hints import nearest
+from ..runtime.ranges import shown
 from .settings import SETTINGS
 from .shipped import default_folder, find_configuration
 from .yaml_file import ConfigError as ConfigError
@@ -161,7 +162,7 @@ def _read(path: Path, above: tuple[Path, ...], read: Iterator[int]) -> Iterator[
 
 def _set(config: CfgNode, key: str, value: Any, origin: str) -> None:
     if key not in SETTINGS:
-        raise ConfigError(f"Unknown key {key!r} in {origin}: {_hint(key)}")
+        raise ConfigError(f"Unknown key {shown(key)} in {origin}: {_hint(key)}")
     *sections, name = key.split(".")
     node = config
     for section in sections:
@@ -192,13 +193,13 @@ def _typed(key: str, value: Any, origin: str) -> Any:
         value = _literal(value)
     if isinstance(default, list) and isinstance(value, str):
         value = _unquoted(value)
-    if isinstance(default, float) and type(value) is int:
-        value = float(value) if abs(value) < 10**300 else math.inf
+    if isinstance(default, float) and type(value) is int and abs(value) < sys.float_info.max:
+        value = float(value)
     if isinstance(default, list) and isinstance(value, tuple):
         value = list(value)
     if type(value) is not type(default) or not _items_fit(value, default):
         raise ConfigError(
-            f"{key} in {origin} is {value!r} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
+            f"{key} in {origin} is {shown(value)} ({type(value).__name__}); expected {setting.kind} such as {default!r}"
         )
     return _at_home(value)
 

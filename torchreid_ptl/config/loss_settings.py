@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from ..losses import CompatibleLoss, registered_losses
+from ..runtime.ranges import Range
 
 SUPPLIED = ("dim", "num_classes", "seed")
 """Arguments that the training supplies."""
 
-Key = tuple[Any, str, tuple[str, ...]]
-"""Default, help and choices."""
+Key = tuple[Any, str, tuple[str, ...], Range]
+"""Default, help, choices and range."""
+_WEIGHT = Range(0, 1_000_000)
 
 
 def loss_keys() -> dict[str, Key]:
@@ -29,8 +31,8 @@ def loss_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _keys(loss: type[CompatibleLoss]) -> dict[str, Key]:
-    """``weight``, and each parameter with a plain default: choices from a Literal, help from the docstring's Args."""
-    keys: dict[str, Key] = {"weight": (float(loss.weight), f"weight of {loss.name}", ())}
+    """``weight``, and each parameter with a plain default: choices from a Literal, help from the docstring."""
+    keys: dict[str, Key] = {"weight": (float(loss.weight), f"weight of {loss.name}", (), _WEIGHT)}
     try:
         signature = inspect.signature(loss, eval_str=True)
     except NameError:  # an annotation that is imported for type checkers only
@@ -40,7 +42,7 @@ def _keys(loss: type[CompatibleLoss]) -> dict[str, Key]:
             annotation = parameter.annotation
             choices = get_args(annotation) if get_origin(annotation) is Literal else ()
             key = name.removesuffix("_") if keyword.iskeyword(name.removesuffix("_")) else name
-            keys[key] = (parameter.default, _help(loss, name), choices)
+            keys[key] = (parameter.default, _help(loss, name), choices, loss.ranges.get(name, Range()))
     return keys
 
 

@@ -1,23 +1,18 @@
 """Every configuration key: default, meaning, allowed values, and what a change of it affects."""
 
 import functools
-import math
 from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..losses import registered_losses
+from ..runtime.ranges import Open, Range
 from .loss_settings import loss_keys
 
-_MOST_OF_LOSSES = 1_000_000
 WEIGHTS, SCORES, NOTHING = "weights", "scores", "nothing"
 """What a setting affects; one that affects the weights affects the scores too."""
 _KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
 _LISTS = {str: "a list of strings", int: "a list of integers", float: "a list of numbers"}
-
-
-class Open(float):
-    """A bound that is not allowed itself: ``least=Open(0)`` means above 0."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +54,14 @@ class Setting:
     @property
     def range(self) -> str:
         """Its bounds in words; empty without any."""
-        if self.least is not None and self.least == self.most:
-            return f"{self.least:.10g}"
-        low = "" if self.least is None else f"{'above' if isinstance(self.least, Open) else 'from'} {self.least:.10g}"
-        high = "" if self.most is None else f"to {'below ' if isinstance(self.most, Open) else ''}{self.most:.10g}"
-        return f"{low} {high}".strip()
+        return str(Range(self.least, self.most))
 
     def allows(self, value: Any) -> bool:
         """Whether numbers, or the numbers of a list, are finite and within the bounds."""
-        items = value if isinstance(value, list) else [value]
-        return all(self._is_within(item) for item in items if isinstance(item, int | float))
-
-    def _is_within(self, number: float) -> bool:
-        low = self.least is None or (number > self.least if isinstance(self.least, Open) else number >= self.least)
-        high = self.most is None or (number < self.most if isinstance(self.most, Open) else number <= self.most)
-        return low and high and (isinstance(number, int) or math.isfinite(number))
+        allowed, items = Range(self.least, self.most), value if isinstance(value, list) else [value]
+        return all(
+            allowed.allows(item) for item in items if isinstance(item, int | float) and not isinstance(item, bool)
+        )
 
 
 def _ours(default: Any, text: str, choices: tuple[str, ...] = (), **more: Any) -> Setting:
@@ -290,16 +278,15 @@ class _Settings(Mapping[str, Setting]):
         return self._all().items()
 
 
-def _of_loss(name: str, default: Any, text: str, choices: tuple[str, ...]) -> Setting:
-    """A constructor checks its numbers itself; these bounds keep it from sizes that no memory holds."""
-    least = 0 if name.endswith(".weight") else -_MOST_OF_LOSSES
-    bounds = {} if isinstance(default, str | bool) else {"least": least, "most": _MOST_OF_LOSSES}
-    return _ours(default, text, choices, **bounds)
-
-
 @functools.cache
 def _with_losses(losses: tuple[type, ...]) -> dict[str, Setting]:
-    names, own = list(_STATIC), {name: _of_loss(name, *key) for name, key in loss_keys().items()}
+    names, own = (
+        list(_STATIC),
+        {
+            name: _ours(default, text, choices, least=allowed.least, most=allowed.most)
+            for name, (default, text, choices, allowed) in loss_keys().items()
+        },
+    )
     place = 1 + max(index for index, name in enumerate(names) if name.startswith("compat."))
     found = {name: _STATIC.get(name) or own[name] for name in (*names[:place], *own, *names[place:])}
     found["compat.losses"] = replace(found["compat.losses"], choices=tuple(registered_losses()))

@@ -32,8 +32,8 @@ def training_names(datamanager: Any, root: str) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ArgumentError(
-            f"The training set lists {twice} twice, and an image has one old feature; name each data set once in "
-            "{sources}"
+            f"The training set lists {twice} twice, and an image has one old feature; list each image once in "
+            "the data sets of {sources}"
         )
     return names
 

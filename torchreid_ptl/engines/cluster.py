@@ -13,6 +13,7 @@ from ..evaluation import Descriptors, EvaluationOptions
 from ..evaluation.arrays import Integers
 from ..losses.class_sums import add_by_class
 from ..losses.compatible import l2_normalize
+from ..runtime.ranges import Open, Range, check_numbers
 from ..runtime.weights import unwrap
 from .feature_objective import descriptor_dim
 from .frozen import Preprocessing
@@ -20,6 +21,13 @@ from .inference import extract, long_progress
 from .modes import evaluating
 from .objectives import Objective, Terms
 from .outputs import Outputs
+
+_RANGES = {
+    "eps": Range(Open(0), Open(1)),
+    **dict.fromkeys(("min_samples", "k1", "k2"), Range(1, whole=True)),
+    "temperature": Range(Open(0), 100),
+    "momentum": Range(0, Open(1)),
+}
 
 
 class ClusterObjective(Objective):
@@ -61,10 +69,9 @@ class ClusterObjective(Objective):
         momentum: float = 0.2,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be from 0 to below 1, got {momentum}")
+        check_numbers(
+            _RANGES, eps=eps, min_samples=min_samples, k1=k1, k2=k2, temperature=temperature, momentum=momentum
+        )
         self.clustering: dict[str, Any] = {"eps": eps, "min_samples": min_samples, "k1": k1, "k2": k2}
         self.temperature, self.momentum = temperature, momentum
         self.centres: Tensor

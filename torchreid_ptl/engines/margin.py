@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import margin_softmax_loss
-from ..losses.margin_softmax import check_margin
+from ..losses.margin_softmax import MARGIN
+from ..runtime.ranges import check_numbers
 from .objectives import Objective, Terms
 from .outputs import Outputs
 
@@ -30,7 +31,7 @@ class MarginSoftmaxObjective(Objective):
 
     def __init__(self, num_classes: int, dim: int, scale: float = 30.0, margin: float = 0.3) -> None:
         super().__init__()
-        check_margin(scale, margin)
+        check_numbers(MARGIN, scale=scale, margin=margin)
         self.scale, self.margin = scale, margin
         self.classes = nn.Parameter(torch.empty(num_classes, dim))
         nn.init.normal_(self.classes, std=0.01)

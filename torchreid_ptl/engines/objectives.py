@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses import batch_hard_triplet_loss
+from ..losses.triplet import MARGIN
+from ..runtime.ranges import Range, check_numbers
 from .outputs import Outputs
 
 Terms = dict[str, Tensor]
+_TRIPLET = {**MARGIN, **dict.fromkeys(("weight_t", "weight_x"), Range(0, 1_000_000))}
 
 
 class Objective(nn.Module):
@@ -98,7 +101,7 @@ class TripletObjective(Objective):
         label_smooth: whether to smooth the labels by 0.1.
 
     Raises:
-        ValueError: a negative weight, or both zero.
+        ValueError: a margin or a weight out of its range, or both weights zero.
     """
 
     model_loss = "triplet"
@@ -107,8 +110,9 @@ class TripletObjective(Objective):
         self, margin: float = 0.3, weight_t: float = 1.0, weight_x: float = 0.0, label_smooth: bool = True
     ) -> None:
         super().__init__()
-        if min(weight_t, weight_x) < 0 or weight_t + weight_x == 0:
-            raise ValueError(f"weight_t {weight_t} and weight_x {weight_x}: both at least 0, one of them above")
+        check_numbers(_TRIPLET, margin=margin, weight_t=weight_t, weight_x=weight_x)
+        if weight_t + weight_x == 0:
+            raise ValueError("weight_t and weight_x are 0: both at least 0, one of them above")
         self.margin, self.weight_t, self.weight_x = margin, weight_t, weight_x
         self.smoothing = 0.1 if label_smooth else 0.0
 

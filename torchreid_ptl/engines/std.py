@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses.std import check_lambda, feature_distance
+from ..losses.std import STD, feature_distance
 from ..runtime.errors import ArgumentError
+from ..runtime.ranges import check_numbers
 from ..runtime.seeding import random_state_kept
 from .engine import ImagePTLEngine
 from .feature_objective import FeatureObjective, descriptor_dim, unreachable
@@ -46,7 +47,7 @@ class STDObjective(FeatureObjective):
         table: FeatureTable | None = None,
     ) -> None:
         super().__init__(base or SoftmaxObjective())
-        check_lambda(lambda_)
+        check_numbers(STD, lambda_=lambda_)
         self.teacher, self.lambda_, self.table = teacher, lambda_, table
         self.projection = projection
         self._compared = False

@@ -7,11 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boundary import boundary_loss, check_elasticity, old_radii
+from ..runtime.ranges import Range, check_numbers
+from .boundary import ELASTICITY, boundary_loss, old_radii
 from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
 
 Boundary = Literal["fixed", "learned"]
+_RANGES = {
+    "hidden": Range(1, 65536, whole=True, usual="256 by default"),
+    **ELASTICITY,
+    "reversal": Range(0, 1_000_000, usual="1 by default"),
+    "boundary_weight": Range(0, 1_000_000, usual="1 by default"),
+    "limit": Range(0, 2, usual="1 minus a cosine; 0.5 in the authors' code"),
+    "dim": Range(1, whole=True),
+    "num_classes": Range(0, whole=True),
+}
 
 
 def adversarial_loss(
@@ -35,12 +45,13 @@ def adversarial_loss(
         reversal: factor of the gradient that reaches the new features, from 0.
 
     Raises:
-        ValueError: shapes that do not fit, or old features that are not finite.
+        ValueError: shapes that do not fit, old features that are not finite, or ``reversal`` out of its range.
 
     Example:
         >>> adversarial_loss(torch.eye(2), torch.eye(2), lambda x: x.sum(dim=1))
         tensor(0.8133)
     """
+    check_numbers(_RANGES, reversal=reversal)
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
         points = l2_normalize(new)
@@ -96,6 +107,7 @@ class AdvBCTLoss(CompatibleLoss):
     """
 
     needs = ("class_means", "gallery", "gallery_pids")
+    ranges = _RANGES
     share: Tensor | None
 
     def __init__(
@@ -110,15 +122,11 @@ class AdvBCTLoss(CompatibleLoss):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_elasticity(elasticity)
-        _check_boundary(boundary, limit, num_classes)
-        for name, value, least in (
-            ("hidden", hidden, 1),
-            ("reversal", reversal, 0),
-            ("boundary_weight", boundary_weight, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} is {value}; it is {least} or more")
+        self.check_settings(
+            dim=dim, hidden=hidden, elasticity=elasticity, reversal=reversal, boundary_weight=boundary_weight,
+            limit=limit, num_classes=num_classes,
+        )  # fmt: skip
+        _check_boundary(boundary, num_classes)
         self.elasticity, self.reversal, self.boundary_weight = elasticity, reversal, boundary_weight
         self.discriminator = Discriminator(dim, hidden)
         self.limit = limit
@@ -136,10 +144,8 @@ class AdvBCTLoss(CompatibleLoss):
         return adversarial_loss(new, old, self.discriminator, self.reversal) + self.boundary_weight * outside
 
 
-def _check_boundary(boundary: str, limit: float, num_classes: int) -> None:
+def _check_boundary(boundary: str, num_classes: int) -> None:
     if boundary not in get_args(Boundary):
         raise ValueError(f"boundary is {boundary!r}; it is one of {', '.join(get_args(Boundary))}")
-    if not 0 <= limit <= 2:
-        raise ValueError(f"limit is {limit}; 1 minus a cosine lies from 0 to 2, 0.5 in the authors' code")
     if boundary == "learned" and num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; a learned boundary needs the number of training identities")

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .compatible import CompatibleLoss, at_least_float32, check_dimensions, check_shapes, l2_normalize
 from .registry import register_loss
 
 Prototypes = Literal["auto", "classifier", "means"]
+SCALE = {"scale": Range(Open(0), 10_000, usual="about 16")}
 
 
 def bct_loss(new: Tensor, prototypes: Tensor, targets: Tensor, scale: float | None = 16.0) -> Tensor:
@@ -83,6 +85,8 @@ class BCTLoss(CompatibleLoss):
             None for the old classifier's plain logits, identities it lacks being left out.
     """
 
+    ranges = SCALE
+
     def __init__(self, prototypes: Prototypes = "auto", scale: float | None = 16.0) -> None:
         super().__init__()
         check_scale(scale)
@@ -110,5 +114,5 @@ class BCTLoss(CompatibleLoss):
 
 def check_scale(scale: float | None) -> None:
     """Makes sure that the scale of cosines lies above 0, or is None."""
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale is {scale}; it lies above 0, about 16, or is None for inner products")
+    if scale is not None:
+        check_numbers(SCALE, scale=scale)

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+from ..runtime.ranges import Range, check_numbers
 from .class_sums import add_by_class
 from .compatible import check_dimensions, check_finite, check_shapes, l2_normalize
+
+ELASTICITY = {"elasticity": Range(0, 1, usual="from the mean distance to the mean to the farthest")}
 
 
 def old_radii(
@@ -32,7 +35,7 @@ def old_radii(
         >>> old_radii(gallery, pids, torch.tensor([[1.0, 0.0]]), pids[:1], elasticity=0.5)
         tensor([0.3000])
     """
-    check_elasticity(elasticity)
+    check_numbers(ELASTICITY, elasticity=elasticity)
     check_shapes("gallery (G, D) and gallery_pids (G,)", gallery, gallery_pids)
     check_dimensions(class_means, gallery)
     present, place = pids.unique(return_inverse=True)
@@ -80,9 +83,3 @@ def boundary_loss(new: Tensor, pids: Tensor, class_means: Tensor, radii: Tensor)
         centres = l2_normalize(centres.masked_fill(~counted[:, None], 0.0), new)
         beyond = 1 - (l2_normalize(new) * centres).sum(dim=1) - radii.masked_fill(~counted, 2.0).to(centres)
         return beyond.clamp(min=0).masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
-
-
-def check_elasticity(elasticity: float) -> None:
-    """Makes sure that an elasticity lies in [0, 1]."""
-    if not 0 <= elasticity <= 1:
-        raise ValueError(f"elasticity is {elasticity}; from 0, the mean distance to the mean, to 1, the farthest")

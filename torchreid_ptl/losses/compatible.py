@@ -3,11 +3,14 @@
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..runtime.ranges import Range, check_numbers
 
 _CHECKED: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("checked batch", default=None)
 
@@ -29,6 +32,7 @@ class CompatibleLoss(nn.Module):
         needs: names of tensors without which the loss cannot be computed.
         accepts: names of tensors it uses when they are given.
         weight: factor of the loss beside the new model's own, where a source names one.
+        ranges: of the constructor's numbers, by argument; :meth:`check_settings` and a configuration go by them.
         whole_batch: whether it wants images without an old feature too, with an old feature of zeros and ``image_ids``
             -1; else they are left out before it is called.
     """
@@ -37,7 +41,12 @@ class CompatibleLoss(nn.Module):
     needs: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     weight: float = 1.0
+    ranges: Mapping[str, Range] = MappingProxyType({})
     whole_batch: bool = False
+
+    def check_settings(self, **numbers: Any) -> None:
+        """Makes sure that arguments of the constructor are numbers in their ranges; the error names the argument."""
+        check_numbers(self.ranges, **numbers)
 
     def set_gallery(self, gallery: Tensor, gallery_pids: Tensor) -> None:
         """Learns about old features (G, D) and identities (G,), before the first batch and when identities change."""
@@ -130,12 +139,6 @@ def check_finite(old: Tensor, name: str = "old features") -> None:
             f"{int((~rows).sum())} of {len(rows)} rows of the {name} are not finite; compute them again, or leave "
             "their images out"
         )
-
-
-def check_temperature(tau: float, usual: str) -> None:
-    """Makes sure that a temperature lies above 0."""
-    if not tau > 0:
-        raise ValueError(f"tau is {tau}; a temperature lies above 0, {usual}")
 
 
 def at_least_float32(x: Tensor, like: Tensor | None = None) -> Tensor:

@@ -4,8 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compatible import CompatibleLoss, check_batch, check_temperature, l2_normalize
+from ..runtime.ranges import Open, Range, check_numbers
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
+
+_RANGES = {
+    "tau": Range(Open(0), 100, usual="0.01 by default"),
+    "negatives": Range(0, 1_000_000, whole=True, usual="0 for all"),
+}
 
 
 def contrastive_loss(new: Tensor, old: Tensor, pids: Tensor, tau: float = 0.01, negatives: int = 10) -> Tensor:
@@ -62,11 +68,12 @@ class OldNewContrastiveLoss(CompatibleLoss):
         negatives: number of hardest negatives of each image; 0 for all.
     """
 
+    ranges = _RANGES
     with_new = False
 
     def __init__(self, tau: float = 0.01, negatives: int = 10) -> None:
         super().__init__()
-        _check_settings(tau, negatives)
+        self.check_settings(tau=tau, negatives=negatives)
         self.tau, self.negatives = tau, negatives
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
@@ -82,7 +89,7 @@ class RACTLoss(OldNewContrastiveLoss):
 
 
 def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int, with_new: bool) -> Tensor:
-    _check_settings(tau, negatives)
+    check_numbers(_RANGES, tau=tau, negatives=negatives)
     check_batch(new, old, pids)
     with torch.autocast(new.device.type, enabled=False):
         f, o = l2_normalize(new), l2_normalize(old.detach(), new)
@@ -93,9 +100,3 @@ def _against(new: Tensor, old: Tensor, pids: Tensor, tau: float, negatives: int,
         hardest = against if negatives == 0 else against.topk(min(negatives, against.shape[1]), dim=1).values
         logits = torch.cat([(f * o).sum(dim=1, keepdim=True) / tau, hardest], dim=1)
         return F.cross_entropy(logits, torch.zeros_like(pids, dtype=torch.long))
-
-
-def _check_settings(tau: float, negatives: int) -> None:
-    check_temperature(tau, "0.01 by default")
-    if negatives < 0:
-        raise ValueError(f"negatives is {negatives}; 1 or more, or 0 for all")

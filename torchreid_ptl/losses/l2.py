@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
+
+_RANGES = {"t": Range(0, Open(2), usual="the distance of features of norm 1 that costs nothing; 0 for none")}
 
 
 def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
@@ -28,7 +31,7 @@ def l2_loss(new: Tensor, old: Tensor, t: float = 0.0) -> Tensor:
         >>> l2_loss(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]]), t=0.2)
         tensor(0.4325)
     """
-    _check_t(t)
+    check_numbers(_RANGES, t=t)
     check_batch(new, old)
     with torch.autocast(new.device.type, enabled=False):
         distance = torch.linalg.vector_norm(l2_normalize(new) - l2_normalize(old.detach()), dim=1)
@@ -44,17 +47,13 @@ class FeatureL2Loss(CompatibleLoss):
     """
 
     weight = 10.0
+    ranges = _RANGES
 
     def __init__(self, t: float = 0.0) -> None:
         super().__init__()
-        _check_t(t)
+        self.check_settings(t=t)
         self.t = t
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor) -> Tensor:
         """Returns :func:`l2_loss` of the batch; identities play no part."""
         return l2_loss(new, old, self.t)
-
-
-def _check_t(t: float) -> None:
-    if not 0 <= t < 2:
-        raise ValueError(f"t is {t}; two features of norm 1 are 0 to 2 apart, so t lies from 0 (plain) to below 2")

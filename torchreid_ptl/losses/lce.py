@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor
 
+from ..runtime.ranges import Range, check_numbers
 from .boundary import boundary_loss, old_radii
 from .compatible import CompatibleLoss, l2_normalize
 from .registry import register_loss
+
+_RANGES = {"align_weight": Range(0, 1_000_000, usual="100 in the paper")}
 
 
 def lce_loss(
@@ -37,7 +40,7 @@ def lce_loss(
         >>> lce_loss(eye, pids, eye.flip(0), eye, torch.zeros(2), align_weight=1.0)
         tensor(1.)
     """
-    _check_weight(align_weight)
+    check_numbers(_RANGES, align_weight=align_weight)
     if classifier.shape != class_means.shape:
         raise ValueError(
             f"Expected classifier and class_means of one shape (C, D); got {tuple(classifier.shape)} and "
@@ -60,10 +63,11 @@ class LCELoss(CompatibleLoss):
     """
 
     needs = ("classifier", "class_means", "gallery", "gallery_pids")
+    ranges = _RANGES
 
     def __init__(self, align_weight: float = 100.0) -> None:
         super().__init__()
-        _check_weight(align_weight)
+        self.check_settings(align_weight=align_weight)
         self.align_weight = align_weight
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, **given: Tensor) -> Tensor:
@@ -71,8 +75,3 @@ class LCELoss(CompatibleLoss):
         means = given["class_means"]
         radii = old_radii(given["gallery"], given["gallery_pids"], means, pids)
         return lce_loss(new, pids, given["classifier"], means, radii, self.align_weight)
-
-
-def _check_weight(align_weight: float) -> None:
-    if not align_weight >= 0:
-        raise ValueError(f"align_weight is {align_weight}; it lies from 0, 100 in the paper")

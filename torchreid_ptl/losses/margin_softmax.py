@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .compatible import check_shapes, l2_normalize
+
+MARGIN = {
+    "scale": Range(Open(0), 10_000, usual="64 for faces, about 30 for re-ID"),
+    "margin": Range(0, math.pi, usual="an angle; 0.5 for faces, about 0.3 for re-ID"),
+}
 
 
 def margin_softmax_loss(
@@ -38,7 +44,7 @@ def margin_softmax_loss(
         >>> margin_softmax_loss(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), scale=4.0, margin=0.5)
         tensor(0.0295)
     """
-    check_margin(scale, margin)
+    check_numbers(MARGIN, scale=scale, margin=margin)
     check_shapes("features (N, D), weight (C, D) and targets (N,)", features, weight, targets)
     with torch.autocast(features.device.type, enabled=False):
         cosine = l2_normalize(features) @ l2_normalize(weight, features).T
@@ -47,11 +53,3 @@ def margin_softmax_loss(
         inside = own * math.cos(margin) - sine * math.sin(margin)
         enlarged = torch.where(own > -math.cos(margin), inside, own - margin * math.sin(margin))
         return F.cross_entropy(scale * cosine.scatter(1, targets[:, None], enlarged), targets)
-
-
-def check_margin(scale: float, margin: float) -> None:
-    """Makes sure that scale and margin of a margin softmax are in their range."""
-    if not scale > 0:
-        raise ValueError(f"scale is {scale}; it lies above 0, 64 for faces, about 30 for re-ID")
-    if not 0 <= margin <= math.pi:
-        raise ValueError(f"margin is {margin}; an angle from 0 to pi, 0.5 for faces, about 0.3 for re-ID")

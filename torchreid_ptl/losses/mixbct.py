@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .class_sums import add_by_class
 from .compatible import (
     CompatibleLoss,
@@ -15,9 +16,17 @@ from .compatible import (
     l2_normalize,
     with_bounded_slope,
 )
-from .margin_softmax import check_margin, margin_softmax_loss
+from .margin_softmax import MARGIN, margin_softmax_loss
 from .registry import register_loss
 
+_RANGES = {
+    "num_classes": Range(1, whole=True),
+    "dim": Range(1, whole=True),
+    "ratio": Range(0, 1, usual="the share of a batch that is replaced; 0.3 in the paper"),
+    "seed": Range(-(2**63), 2**63 - 1, whole=True),
+    "keep": Range(Open(0), 1, usual="the share of each class that stays"),
+    **MARGIN,
+}
 ROWS = 1 << 12  # features handled at a time, so that the working memory does not grow with the set
 
 
@@ -41,7 +50,7 @@ def credible_mask(features: Tensor, pids: Tensor, keep: float = 0.9) -> Tensor:
         >>> credible_mask(features, torch.tensor([7, 7, 7]), keep=0.6)
         tensor([ True,  True, False])
     """
-    _check_keep(keep)
+    check_numbers(_RANGES, keep=keep)
     check_shapes("features (N, D) and pids (N,)", features, pids)
     check_finite(torch.cat([torch.linalg.vector_norm(at_least_float32(rows), dim=1) for rows in features.split(ROWS)]))
     _, label, counts = pids.unique(return_inverse=True, return_counts=True)
@@ -78,7 +87,7 @@ def mix_features(
         >>> mix_features(new, old, torch.tensor([True, False, True, False]), 0.5, None)[1]
         tensor([ True, False,  True, False])
     """
-    _check_ratio(ratio)
+    check_numbers(_RANGES, ratio=ratio)
     check_batch(new, old)
     if credible.shape != new.shape[:1] or credible.dtype != torch.bool:
         raise ValueError(f"credible is a bool (B,) = ({len(new)},); got {tuple(credible.shape)} of {credible.dtype}")
@@ -150,6 +159,7 @@ class MixBCTLoss(CompatibleLoss):
     """
 
     credible: Tensor | None
+    ranges = _RANGES
     whole_batch = True
 
     def __init__(
@@ -164,9 +174,9 @@ class MixBCTLoss(CompatibleLoss):
         keep: float = 0.9,
     ) -> None:
         super().__init__()
-        _check_ratio(ratio)
-        _check_keep(keep)
-        check_margin(scale, margin)
+        self.check_settings(
+            num_classes=num_classes, dim=dim, ratio=ratio, scale=scale, margin=margin, seed=seed, keep=keep
+        )  # fmt: skip
         self.keep = keep
         self.ratio, self.scale, self.margin = ratio, scale, margin
         self.classes = nn.Parameter(torch.empty(num_classes, dim))
@@ -221,15 +231,3 @@ def _normalized_blocks(features: Tensor) -> Iterator[tuple[slice, Tensor]]:
     for start in range(0, max(len(features), 1), ROWS):
         part = slice(start, start + ROWS)
         yield part, l2_normalize(features[part].detach().double())
-
-
-def _check_keep(keep: float) -> None:
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; the share of each class that stays lies above 0 and goes up to 1")
-
-
-def _check_ratio(ratio: float) -> None:
-    if not 0 <= ratio <= 1:
-        raise ValueError(
-            f"ratio is {ratio}; the share of a batch that is replaced lies between 0 and 1, 0.3 in the paper"
-        )

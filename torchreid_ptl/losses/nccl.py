@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .class_sums import add_by_class
 from .compatible import (
     CompatibleLoss,
@@ -15,15 +16,18 @@ from .compatible import (
     check_dimensions,
     check_finite,
     check_shapes,
-    check_temperature,
     l2_normalize,
 )
 from .registry import register_loss
 
 ROWS = 1 << 12  # features handled at a time
-
-
 Credible = Literal["all", "entropy"]
+_RANGES = {
+    "dim": Range(1, whole=True),
+    "queue_size": Range(1, 1_000_000, whole=True, usual="8192 in the paper"),
+    "tau": Range(Open(0), 100, usual="0.05 by default"),
+    "logit_weight": Range(0, 1_000_000, usual="0.01 in public code"),
+}
 
 
 def nccl_loss(
@@ -72,7 +76,7 @@ def nccl_loss(
         >>> nccl_loss(torch.eye(2), torch.eye(2), pids, nothing, torch.zeros(0), tau=1.0)
         tensor(0.3133)
     """
-    _check_settings(tau, logit_weight)
+    check_numbers(_RANGES, tau=tau, logit_weight=logit_weight)
     check_batch(new, old, pids)
     check_shapes("queue (Q, D) and queue_pids (Q,)", queue, queue_pids)
     check_dimensions(new, queue)
@@ -152,6 +156,7 @@ class NCCLLoss(CompatibleLoss):
         credible: old features to compare with: all, or those with a certain class among the old (entropy).
     """
 
+    ranges = _RANGES
     queue: Tensor
     queue_pids: Tensor
     seen: Tensor
@@ -165,11 +170,9 @@ class NCCLLoss(CompatibleLoss):
         credible: Credible = "all",
     ) -> None:
         super().__init__()
-        _check_settings(tau, logit_weight)
+        self.check_settings(dim=dim, queue_size=queue_size, tau=tau, logit_weight=logit_weight)
         if credible not in get_args(Credible):
             raise ValueError(f"credible is {credible!r}; it is one of {', '.join(get_args(Credible))}")
-        if queue_size < 1:
-            raise ValueError(f"queue_size is {queue_size}; 1 or more, 8192 in the paper")
         self.tau, self.logit_weight, self.credible = tau, logit_weight, credible
         self.certain: Tensor | None = None
         needs = {"classifier": logit_weight > 0, "image_ids": credible == "entropy"}
@@ -212,9 +215,3 @@ class NCCLLoss(CompatibleLoss):
             self.queue_pids[places] = pids[-size:].to(self.queue_pids)
             self.seen += len(entering)
         return value
-
-
-def _check_settings(tau: float, logit_weight: float) -> None:
-    check_temperature(tau, "0.05 by default")
-    if not 0 <= logit_weight < math.inf:
-        raise ValueError(f"logit_weight is {logit_weight}; it is finite and lies from 0, 0.01 in public code")

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..runtime.ranges import Range, check_numbers
+
 Kind = Literal["none", "lift", "restore"]
+LIMITS = dict.fromkeys(("lift_limit", "restore_from"), Range(0, 2, usual="a difference of cosines, 0.03 or 0.1"))
 BLOCK = 1 << 18  # numbers of (pair, gallery) held at a time: 1 MB in float32, which a processor's cache takes
 
 
@@ -22,9 +25,7 @@ class Reactivation:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"dgr is {self.kind!r}; it is one of {', '.join(get_args(Kind))}")
-        for name in ("lift_limit", "restore_from"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; a difference of cosines from 0, say 0.03 or 0.1")
+        check_numbers(LIMITS, lift_limit=self.lift_limit, restore_from=self.restore_from)
 
 
 def ranking_loss(

@@ -6,19 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.ranges import Open, Range, check_numbers
 from .compatible import (
     CompatibleLoss,
     at_least_float32,
     check_dimensions,
     check_finite,
     check_shapes,
-    check_temperature,
     l2_normalize,
 )
-from .ranking import Kind, Reactivation, ranking_loss
+from .ranking import LIMITS, Kind, Reactivation, ranking_loss
 from .registry import register_loss
 
 Gallery = Literal["batch", "nca", "full"]
+_RANGES = {
+    "tau": Range(Open(0), 100, usual="0.01 by default"),
+    "neighbours": Range(1, 10_000, whole=True, usual="10 by default"),
+    **LIMITS,
+}
 OF_BANK = ("gallery", "gallery_pids", "gallery_image_ids")
 
 
@@ -79,7 +84,7 @@ def rbcl_loss(
         tensor(0.5000)
     """
     reactivation = Reactivation(dgr, lift_limit, restore_from)
-    check_temperature(tau, "0.01 by default")
+    check_numbers(_RANGES, tau=tau)
     check_dimensions(query, gallery)
     expected = "query (B, D), gallery (G, D), query_pids (B,) and gallery_pids (G,)"
     check_shapes(expected, query, gallery, query_pids, gallery_pids)
@@ -110,6 +115,7 @@ class RBCLLoss(CompatibleLoss):
     """
 
     weight = 5.0
+    ranges = _RANGES
 
     def __init__(
         self,
@@ -123,11 +129,9 @@ class RBCLLoss(CompatibleLoss):
     ) -> None:
         super().__init__()
         Reactivation(dgr, lift_limit, restore_from)  # makes sure of them
-        check_temperature(tau, "0.01 by default")
+        self.check_settings(tau=tau, neighbours=neighbours)
         if gallery not in get_args(Gallery):
             raise ValueError(f"gallery is {gallery!r}; it is one of {', '.join(get_args(Gallery))}")
-        if neighbours < 1:
-            raise ValueError(f"neighbours is {neighbours}; NCA takes 1 or more, 10 by default")
         self.gallery, self.tau, self.dgr, self.neighbours = gallery, tau, dgr, neighbours
         self.lift_limit, self.restore_from = lift_limit, restore_from
         cameras = ("camids", "gallery_camids") if gallery == "full" else ("camids",)

@@ -4,7 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..runtime.ranges import Range, check_numbers
 from .compatible import at_least_float32, check_shapes
+
+STD = {
+    "lambda_": Range(0, 1, usual="from the plain training to one without labels; 0.8 in the paper"),
+    "label_smoothing": Range(0, 1),
+}
 
 
 def std_loss(
@@ -42,7 +48,7 @@ def std_loss(
         >>> std_loss(torch.zeros(2, 4), f, f + 0.5, torch.tensor([0, 3]), lambda_=1.0)
         tensor(0.5000)
     """
-    check_lambda(lambda_)
+    check_numbers(STD, lambda_=lambda_, label_smoothing=label_smoothing)
     total = []
     if lambda_ < 1:
         if logits is None or targets is None:
@@ -73,21 +79,12 @@ def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
         return (at_least_float32(features) - at_least_float32(teacher_features.detach())).abs().mean()
 
 
-def check_lambda(lambda_: float) -> None:
-    """Makes sure that a weight of the distillation lies in [0, 1]."""
-    if not 0 <= lambda_ <= 1:
-        raise ValueError(
-            f"lambda is {lambda_}; the weight of the distillation lies between 0, the plain training, and 1, without "
-            "labels; the paper's is 0.8"
-        )
-
-
 class STDLoss(nn.Module):
     """Module form of :func:`std_loss`, with its ``lambda_`` and its ``label_smoothing``."""
 
     def __init__(self, lambda_: float = 0.8, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        check_lambda(lambda_)
+        check_numbers(STD, lambda_=lambda_, label_smoothing=label_smoothing)
         self.lambda_, self.label_smoothing = lambda_, label_smoothing
 
     def forward(

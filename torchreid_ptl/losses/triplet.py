@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from ..runtime.ranges import Range, check_numbers
 from .compatible import at_least_float32, check_shapes
+
+MARGIN = {"margin": Range(0, 1_000_000, usual="in the features' unit")}
 
 
 def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3) -> Tensor:
@@ -23,12 +26,13 @@ def batch_hard_triplet_loss(features: Tensor, pids: Tensor, margin: float = 0.3)
         margin: in the features' unit.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or a margin out of its range.
 
     Example:
         >>> batch_hard_triplet_loss(torch.eye(4), torch.tensor([0, 0, 1, 1]))
         tensor(0.3000)
     """
+    check_numbers(MARGIN, margin=margin)
     check_shapes("features (N, D) and pids (N,)", features, pids)
     with torch.autocast(features.device.type, enabled=False):
         x = at_least_float32(features)
@@ -47,6 +51,7 @@ class BatchHardTripletLoss(nn.Module):
 
     def __init__(self, margin: float = 0.3) -> None:
         super().__init__()
+        check_numbers(MARGIN, margin=margin)
         self.margin = margin
 
     def forward(self, features: Tensor, pids: Tensor) -> Tensor:

@@ -4,9 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bct import bct_loss, check_scale
-from .compatible import CompatibleLoss, check_batch, check_temperature, l2_normalize
+from ..runtime.ranges import Open, Range, check_numbers
+from .bct import SCALE, bct_loss
+from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
+
+_RANGES = {
+    "lambda_": Range(0, Open(1), usual="0.9 in the paper"),
+    "tau": Range(Open(0), 100, usual="0.05 in the paper"),
+    **SCALE,
+}
 
 
 def refine_prototypes(
@@ -43,7 +50,7 @@ def refine_prototypes(
         tensor([[0.7071, 0.7071],
                 [0.0000, 1.0000]])
     """
-    _check_propagation(lambda_, tau)
+    check_numbers(_RANGES, lambda_=lambda_, tau=tau)
     check_batch(new, old, pids)
     with torch.no_grad(), torch.autocast(new.device.type, enabled=False):
         points, targets = l2_normalize(new), l2_normalize(old, new)
@@ -90,19 +97,13 @@ class UniBCTLoss(CompatibleLoss):
     """
 
     needs = ("class_means",)
+    ranges = _RANGES
 
     def __init__(self, lambda_: float = 0.9, tau: float = 0.05, scale: float = 16.0) -> None:
         super().__init__()
-        _check_propagation(lambda_, tau)
-        check_scale(scale)
+        self.check_settings(lambda_=lambda_, tau=tau, scale=scale)
         self.lambda_, self.tau, self.scale = lambda_, tau, scale
 
     def compute_loss(self, new: Tensor, old: Tensor, pids: Tensor, class_means: Tensor) -> Tensor:
         """Returns :func:`unibct_loss` of the batch."""
         return unibct_loss(new, old, pids, class_means, self.lambda_, self.tau, self.scale)
-
-
-def _check_propagation(lambda_: float, tau: float) -> None:
-    if not 0 <= lambda_ < 1:
-        raise ValueError(f"lambda is {lambda_}; the share of the neighbours lies from 0 to below 1, 0.9 in the paper")
-    check_temperature(tau, "0.05 in the paper")

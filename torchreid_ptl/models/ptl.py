@@ -26,9 +26,10 @@ class PTL(nn.Module):
         feature = pool(last([x^n ; y^{n-1}]))          a 1x1 convolution to the backbone's own width
 
     followed in training by a classifier of three fully connected layers. The stem and every block but the last have a
-    cell of their own. The widths are this project's plan [ours]: it meets the totals the paper reports for ResNet-50
-    and DenseNet-161 (35 M and 42 M with 1,041 identities) and shrinks with the backbone for lighter ones. A backbone
-    with an embedding layer of its own keeps it behind the pooling [ours].
+    cell of their own; the two cells on the image are the authors' code [code]. The widths are this project's plan
+    [ours]: it meets the totals the paper reports for ResNet-50 and DenseNet-161 (35 M and 42 M with 1,041 identities)
+    and shrinks with the backbone for lighter ones. A backbone with an embedding layer of its own keeps it behind the
+    pooling [ours].
 
     The host's contract: logits in training (``loss='softmax'``) or (logits, feature) (``loss='triplet'``), the
     (N, feature_dim) descriptor in evaluation, the (N, C, H, W) map with ``return_featuremaps=True``.
