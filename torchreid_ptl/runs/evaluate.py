@@ -24,6 +24,7 @@ from ..runtime.console_log import log_to
 from ..runtime.device import device_of
 from ..runtime.files import safe_name
 from ..runtime.hints import hint
+from .places import require_writable
 from .run import Run
 
 FOLDER = "log/evaluation"
@@ -110,6 +111,7 @@ def evaluate_files(
         raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
+    require_writable("data.save_dir", folder)
     with log_to(folder, "test"):
         say_labels(sides["query"], sides["gallery"])
         archive_previous(folder, run_outputs(folder, (*query, *gallery)))

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..runtime.console_log import log_to
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import compare_after_training
+from .places import check_places
 
 RESULTS = "results.json"
 
@@ -98,12 +99,17 @@ class Run:
             return False
         return not self._changed(found[1].get("config", {}), "weights")
 
-    def check(self, *, resume: bool = False) -> None:
-        """Checks the folders of its data sets, and that a training in its own folder has the same settings.
+    def check(self, *, resume: bool = False, filled: Collection[str] = ()) -> None:
+        """Checks the folders of its data sets, its files, and that a training in its own folder has the same settings.
+
+        Args:
+            resume: whether it is to be continued.
+            filled: settings that name files of an earlier stage of a chain, which may be missing.
 
         Raises:
-            ConfigError: its folder is a chain's, or ``resume`` and it holds a training with other settings.
-            FileNotFoundError: the folder of a data set is missing.
+            ConfigError: its folder cannot be written or is a chain's, or ``resume`` and it holds a training with other
+                settings.
+            FileNotFoundError: the folder of a data set or a file is missing.
         """
         data = self.config.data
         require_no_chain(self.folder)
@@ -119,6 +125,7 @@ class Run:
                 "settings it had, choose another data.save_dir, or omit --resume, which moves earlier results to "
                 "earlier-N"
             )
+        check_places(self.config, filled)
 
     def execute(self, *, resume: bool = False, shown: Sequence[int] = ()) -> ImagePTLEngine:
         """Trains, tests and writes the report.
