@@ -98,5 +98,5 @@ def test_a_test_needs_no_files_of_the_training(tmp_path):
 
 def test_a_run_looks_at_them(tmp_path, tiny_root):
     data = {"root": str(tiny_root), "sources": [TINY], "targets": [TINY], "save_dir": str(tmp_path)}
-    with pytest.raises(FileNotFoundError, match="model.load_weights names 'none.pth', which does not exist"):
+    with pytest.raises(FileNotFoundError, match="model.load_weights names none.pth, which does not exist"):
         Run.of({"data": data, "model": {"load_weights": "none.pth"}}).check()

@@ -7,7 +7,6 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..config.loading import ConfigError, get
-from ..runtime.ranges import shown
 
 FILES_OF_LOSS = {
     "std": ("std.teacher_weights",),
@@ -36,7 +35,7 @@ def check_places(config: CfgNode, filled: Collection[str] = ()) -> None:
         name = get(config, key)
         if name and key not in filled and not Path(name).is_file():
             what = "a folder" if Path(name).is_dir() else "which does not exist"
-            raise FileNotFoundError(f"{key} names {shown(name)}, {what}; a file is needed")
+            raise FileNotFoundError(f"{key} names {name}, {what}; a file is needed")
 
 
 def require_writable(key: str, folder: Path) -> None:

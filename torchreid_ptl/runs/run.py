@@ -111,12 +111,7 @@ class Run:
                 settings.
             FileNotFoundError: the folder of a data set or a file is missing.
         """
-        data = self.config.data
         require_no_chain(self.folder)
-        if self.config.test.evaluate:
-            check_folders(data.root, data.targets, training=False)
-        else:
-            check_folders(data.root, [*data.sources, *data.targets])
         then = self._begun_with() if resume and self.trains else {}
         changed = [*self._changed(then, "weights"), *(f"{key} is unknown now" for key in _unknown(then))]
         if changed:
@@ -126,6 +121,11 @@ class Run:
                 "earlier-N"
             )
         check_places(self.config, filled)
+        data = self.config.data
+        if self.config.test.evaluate:
+            check_folders(data.root, data.targets, training=False)
+        else:
+            check_folders(data.root, [*data.sources, *data.targets])
 
     def execute(self, *, resume: bool = False, shown: Sequence[int] = ()) -> ImagePTLEngine:
         """Trains, tests and writes the report.
