@@ -14,7 +14,7 @@ import pickle
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -180,13 +180,22 @@ _replaced: dict[str, Any] = {}
 
 @contextmanager
 def identities_apart() -> Iterator[None]:
-    """Lets ``combineall`` keep the people of a data set apart, whatever the gaps in their numbers.
+    """Keeps the people and cameras of data sets apart where torchreid counts them, and those of ``combineall``.
 
-    The host numbers people of the gallery from the number of training people on, which is the number of one of these
-    where training numbers have gaps, and it cannot take a query whose person is not in the gallery.
+    The host adds the number of people of the first set to the numbers of the second, which are those of the first
+    where its numbers have gaps; it counts and prints the people of both as one. With ``combineall`` it numbers people
+    of the gallery from the number of training people on, which is the number of one of these where training numbers
+    have gaps, and it cannot take a query whose person is not in the gallery.
     """
-    with _instead((part("data.datasets.dataset").Dataset, "combine_all", _combine_all)):
+    base = part("data.datasets.dataset").Dataset
+    counted = ((base, f"get_num_{noun}", _count(place)) for noun, place in (("pids", 1), ("cams", 2)))
+    with _instead((base, "combine_all", _combine_all), *counted):
         yield
+
+
+def _count(place: int) -> Callable[[Any, Sequence[Any]], int]:
+    """The number of different entries at a place of images (path, identity, camera, data set), by data set."""
+    return lambda self, images: len({(image[place], *image[3:]) for image in images})
 
 
 def _combine_all(self: Any) -> None:

@@ -147,6 +147,7 @@ def test_queries_asked_for(files, tmp_path, capsys):
         (["--query", "q.npz", "--gallery", "g.npz"], "There is no file of features q.npz"),
         (["--model", "osnet_x0_52", "-t", TINY], "Unknown model 'osnet_x0_52': did you mean 'osnet_x0_5'"),
         (["--model", "osnet_x0_25", "-t", TINY], "Give the weights of the model: --weights FILE"),
+        (["--weights", "{files}/bare.pth", "-t", TINY], "bare.pth does not record its model: give --model NAME"),
         (["--model", "osnet_x0_25", "--weights", "imagenet", "-t", "market1502"], "did you mean 'market1501'"),
         (["--query", "{files}/query.npz", "--gallery", "{files}/gallery.pt", "--show", "x"], "numbers of queries"),
         (["--query", "{files}/query.npz", "--gallery", "{files}/gallery.pt", "--show", "12"], "0 to 11; got [12]"),
@@ -156,6 +157,7 @@ def test_queries_asked_for(files, tmp_path, capsys):
 )
 def test_bad_input(files, tmp_path, monkeypatch, capsys, command, message):
     monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.ones(1)}, files / "bare.pth")
     assert main([part.format(files=files) for part in command]) == 1
     assert message in capsys.readouterr().err
 

@@ -116,11 +116,16 @@ def test_the_last_of_a_key_given_twice_wins():
         (["train", "1"], "unrecognized arguments: train 1"),
         (["train.optim", "--resume"], "train.optim is '--resume': Allowed: "),
         (["train.lr", "0.1", "0.2"], "unrecognized arguments: 0.2"),
+        (["train.lr=0.1"], "train.lr=0.1: a key and its value are two words: train.lr 0.1"),
+        (
+            ["-t", "market1501", "trian.lr", "0.1"],
+            "Unknown key 'trian.lr' in the command line: did you mean 'train.lr'?",
+        ),
+        (["-t", "viper", "viper"], "data.targets are viper, viper: viper is named twice. Name it once"),
         (["train.stepsize", "[10"], "train.stepsize in the command line is '[10' (str); expected a list of integers"),
         (["--root"], "argument --root: expected one argument"),
         (["-s"], "argument -s/--sources: expected at least one argument"),
     ],
-    ids=range(8),
 )
 def test_a_command_line_of_odd_words_is_answered(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -57,8 +57,10 @@ def test_a_byte_that_is_not_utf8_is_named_with_its_line(tmp_path):
         ("train: {lr: 2020-13-45}", r"holds a value that YAML cannot read: month"),
         ("train: !!python/object:os.system {}", r"is no valid YAML"),
         ("a: *nowhere", r"is no valid YAML"),
+        ("train: {stepsize: [20:40]}", r"line 1: YAML reads 20:40 as a number in base 60; write a list as"),
+        ("train:\n  seed: 010", r"line 2: YAML reads 010 as a number in base 8"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_yaml_hides_is_refused_with_file_and_line(tmp_path, content, message):
     with pytest.raises(ConfigError, match=rf"(?s)own\.yaml.*{message}"):
@@ -70,6 +72,12 @@ def test_anchors_and_merges_that_repeat_no_key_are_read():
         "a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 1}]
     }  # fmt: skip
     assert parse_yaml("", "text") is None
+    assert parse_yaml("[0, 10, 1_0, 0x10, '010', '1:30', 1.5, -0.0]", "text") == [0, 10, 10, 16, "010", "1:30", 1.5, 0]
+
+
+def test_numbers_that_yaml_takes_for_texts_are_numbers_in_lists_too(tmp_path):
+    config = load(tmp_path, "data: {norm_mean: [4e-1, 0.5, 5e-1]}\ntrain: {lr: 3e-4, stepsize: ['5', 6]}\n")
+    assert (config.data.norm_mean, config.train.lr, config.train.stepsize) == ([0.4, 0.5, 0.5], 3e-4, [5, 6])
 
 
 def test_bases_that_multiply_are_counted(tmp_path):

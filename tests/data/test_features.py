@@ -200,3 +200,32 @@ def test_a_part_of_a_tensor_is_written_without_the_rest(tmp_path):
     save_features(tmp_path / "x.pt", everything[:3], OF_THREE["pids"], OF_THREE["camids"])
     assert (tmp_path / "x.pt").stat().st_size < 5_000
     assert torch.equal(FeatureFiles([tmp_path / "x.pt"])[0:3], everything[:3])
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (torch.eye(6).to_sparse(), r"dense tensor \(to_dense\(\)\), got one torch.sparse_coo"),
+        (torch.eye(6).to_sparse_csr(), r"dense tensor \(to_dense\(\)\), got one torch.sparse_csr"),
+        (torch.empty(6, 4, device="meta"), "without values"),
+    ],
+    ids=["coo", "csr", "meta"],
+)
+def test_tensors_that_are_not_dense_are_named(tmp_path, odd, said):
+    path = tmp_path / "query.pt"
+    torch.save({"features": odd, "pids": torch.arange(6), "camids": torch.zeros(6, dtype=torch.long)}, path)
+    with pytest.raises(FeatureFileError, match=rf"query\.pt.*({said}|cannot be read)"):
+        FeatureFile(path)
+
+
+def test_a_piece_that_is_given_twice_is_refused(tmp_path):
+    path = tmp_path / "gallery.npz"
+    save_features(path, features(), **LABELS)
+    with pytest.raises(FeatureFileError, match=r"gallery\.npz is given twice, and its images would count twice"):
+        FeatureFiles([path, tmp_path / "." / "gallery.npz"])
+
+
+def test_a_text_that_is_called_like_an_archive_is_named(tmp_path):
+    (tmp_path / "query.npz").write_text("0.1 0.2\n")
+    with pytest.raises(FeatureFileError, match=r"query\.npz.*begins with b'0\.1 0\.' and is no archive"):
+        FeatureFile(tmp_path / "query.npz")

@@ -1,5 +1,7 @@
 """People of several sources, and of the sets of ``combineall``, stay apart whatever their numbers."""
 
+import re
+
 import pytest
 import torchreid
 from conftest import manager_of
@@ -33,15 +35,16 @@ def listed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sources", [["gap", "dense"], ["dense", "gap"], ["gap", "far", "dense"]])
-def test_gaps_in_the_numbers_of_a_source_merge_nobody(listed, sources):
+def test_gaps_in_the_numbers_of_a_source_merge_nobody(listed, sources, capsys):
     manager, add = listed
     people = {"gap": (2, 5, 9, 11), "dense": range(6), "far": (1000, 1001)}
     for name in people:
         add(name, people[name])
     made = manager(sources, ["dense"])
     images = made.train_set.data
+    printed = re.findall(r"# source ids +: (\d+)", capsys.readouterr().out)
     expected = sum(len(people[name]) for name in sources)
-    assert made.num_train_pids == expected
+    assert (made.num_train_pids, printed) == (expected, [str(expected)])
     assert sorted({pid for _, pid, *_ in images}) == list(range(expected))
     names = {}
     for path, pid, *_ in images:

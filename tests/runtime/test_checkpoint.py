@@ -242,6 +242,9 @@ HEADER = b'{"weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
         (zipped, r"a zip archive of model\.pth"),
         (tarred, "a tar archive"),
         (scripted, "a TorchScript archive"),
+        (written(b"model: {name: resnet50}\n"), r"damaged or no checkpoint of torch: it begins with b'model: \{name'"),
+        (written(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00"), "damaged or no checkpoint of torch: it begins with"),
+        (written(b"\x08\x08\x12\x07pytorch"), "damaged or no checkpoint of torch: it begins with"),
     ],
 )
 def test_files_of_other_kinds_are_named(tmp_path, write, kind):

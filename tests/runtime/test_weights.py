@@ -167,3 +167,25 @@ def test_values_that_are_no_numbers(value, dtype):
 def test_tensors_that_are_no_plain_numbers(odd):
     with pytest.raises(CheckpointError, match="quantised, sparse, complex or without values: weight"):
         load_weights(nn.Linear(2, 2), {"weight": odd, "bias": torch.zeros(2)})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"),
+    [
+        ("model.", {"criterion.weight": torch.ones(3)}),
+        ("backbone.", {"heads.weight": torch.ones(4, 5), "pixel_mean": torch.ones(3)}),
+        ("student.encoder.", {"student.loss.centers": torch.ones(2), "teacher.count": torch.tensor(1)}),
+    ],
+)
+def test_a_network_with_other_parts_beside_it_in_a_program_is_found(small_model, prefix, beside):
+    torch.manual_seed(1)
+    there, here = small_model(), small_model()
+    state = {
+        f"{prefix}{key}": value + 1 if value.is_floating_point() else value for key, value in there.state_dict().items()
+    }
+    report = load_weights(here, {**beside, **state}, whole=True)
+    assert report.share == 1
+    assert {key.rpartition(".")[2] for key in report.unknown} == {key.rpartition(".")[2] for key in beside}
+    for key, value in there.state_dict().items():
+        expected = value + 1 if value.is_floating_point() else value
+        assert torch.equal(here.state_dict()[key], expected)

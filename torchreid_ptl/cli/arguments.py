@@ -18,6 +18,7 @@ from ..data.reading import BadImageError, explain_lost_worker
 from ..engines import NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
+from ..runtime.hints import nearest
 
 EXPECTED = (CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """Errors of the user: only their message is printed."""
@@ -48,6 +49,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
     word = ""
     while rest:
         before, word = word, rest.pop(0)
+        key, equals, value = word.partition("=")
+        if equals and key in SETTINGS and before not in with_value:
+            parser.error(f"{word}: a key and its value are two words: {key} {value}")
         if before not in with_value and (word in (*SETTINGS, CHAIN) or _is_mistyped(word)):
             pairs += [word, *rest[:1]]
             del rest[:1]
@@ -69,7 +73,7 @@ def _is_mistyped(word: str) -> bool:
     section = word.partition(".")[0]
     if not _KEY.fullmatch(word) or word.endswith(_FILES) or Path(word).exists():
         return False
-    return any(known.startswith(f"{section}.") for known in SETTINGS)
+    return any(known.startswith(f"{section}.") for known in SETTINGS) or bool(nearest(word, SETTINGS, 0.85))
 
 
 def parser_of(command: str, description: str) -> argparse.ArgumentParser:

@@ -193,6 +193,8 @@ def _typed(key: str, value: Any, origin: str) -> Any:
         value = _literal(value)
     if isinstance(default, list) and isinstance(value, str):
         value = _unquoted(value)
+    if isinstance(default, list) and not isinstance(default[0], str) and isinstance(value, list):
+        value = [_literal(item) if isinstance(item, str) else item for item in value]  # YAML 1.1 takes 4e-1 for a text
     if isinstance(default, float) and type(value) is int and abs(value) < sys.float_info.max:
         value = float(value)
     if isinstance(default, list) and isinstance(value, tuple):

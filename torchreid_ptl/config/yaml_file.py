@@ -1,6 +1,7 @@
 """Reads YAML: UTF-8, every key once, of bounded size."""
 
 import codecs
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 _MOST_VALUES = 100_000
 """Far above the largest tree: the keys of a hundred runs are about 15,000 values."""
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -66,6 +68,8 @@ def _count(node: yaml.Node, origin: str, above: tuple[yaml.Node, ...], known: di
     if node in above:
         raise ConfigError(f"{origin}, line {_line(node)}: a value with the anchor & contains itself")
     if id(node) not in known:
+        if isinstance(node, yaml.ScalarNode):
+            _require_plain_number(node, origin)
         inside: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             _require_single_keys(node, origin)
@@ -87,6 +91,16 @@ def _require_single_keys(node: yaml.MappingNode, origin: str) -> None:
                 "keep only the last: put them together"
             )
         lines[key.value] = _line(key)
+
+
+def _require_plain_number(node: yaml.ScalarNode, origin: str) -> None:
+    """YAML 1.1 reads 20:40 in base 60 and 010 in base 8, and nobody means that here."""
+    if node.tag.endswith((":int", ":float")) and _OTHER_BASE.fullmatch(node.value):
+        base = 60 if ":" in node.value else 8
+        raise ConfigError(
+            f"{origin}, line {_line(node)}: YAML reads {node.value} as a number in base {base}; write a list as "
+            "[20, 40], and numbers without a leading 0"
+        )
 
 
 def _line(node: yaml.Node) -> int:

@@ -64,6 +64,9 @@ class FeatureFile:
             raise FeatureFileError(f"{self.path}: features must be (images, dimensions), got {tuple(features.shape)}")
         if not _is_real(features.dtype):
             raise FeatureFileError(f"{self.path}: features must be real numbers, got {features.dtype}")
+        if isinstance(features, torch.Tensor) and (features.layout is not torch.strided or features.is_meta):
+            kind = "without values" if features.is_meta else str(features.layout)
+            raise FeatureFileError(f"{self.path}: features must be a dense tensor (to_dense()), got one {kind}")
         self.shape = (int(features.shape[0]), int(features.shape[1]))
         self.pids, self.camids = (self._labels(key, content[key]) for key in KEYS[1:])
         self.paths = self._names(content.get("paths", ()))
@@ -139,6 +142,10 @@ class FeatureFiles:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         if not paths:
             raise FeatureFileError("No file of features was given")
+        places = [Path(path).resolve() for path in paths]
+        twice = [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]
+        if twice:
+            raise FeatureFileError(f"{twice[0]} is given twice, and its images would count twice; give each file once")
         self._files = [FeatureFile(path) for path in paths]
         dims = {file.shape[1]: file.path for file in self._files}
         if len(dims) > 1:
@@ -182,6 +189,10 @@ def _is_real(dtype: Any) -> bool:
 
 def _open_npz(path: Path, only_labels: bool) -> dict[str, Any]:
     """The file's content; with ``only_labels`` the shape and dtype of the features in their place."""
+    with open(path, "rb") as opened:
+        start = opened.read(6)
+    if not start.startswith((b"PK", b"\x93NUMPY")):
+        raise ValueError(f"it begins with {start!r} and is no archive; write it with numpy.savez")
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise ValueError("it holds a single array without names; write it with numpy.savez")

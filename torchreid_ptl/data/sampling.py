@@ -95,6 +95,6 @@ class Sampling:
             if len(paths) < each:
                 raise ArgumentError(
                     f"{start}a batch takes {each} images of each of its {count} {noun}s, and {noun} {number + 1} "
-                    f"(counted from 1; for example {paths[0]}) has {len(paths)}. Lower {{batch_size_train}}, raise "
-                    f"{{{argument}}}, or leave the {noun} out"
+                    f"({noun} {number} in torchreid, which counts from 0; for example {paths[0]}) has {len(paths)}. "
+                    f"Lower {{batch_size_train}}, raise {{{argument}}}, or leave the {noun} out"
                 )

@@ -130,8 +130,9 @@ def common_dimension(new: int, old: int, rule: str, names: tuple[str, str] = ("n
     if new != old and rule == "error":
         raise ValueError(
             f"{names[0]} descriptors have {new} dimensions and {names[1]} ones {old}: there is no distance between "
-            f"them. dimensions='truncate' compares the first {min(new, old)} of both, dimensions='pad' adds zeros to "
-            "the shorter ones; both mean something only for models trained that way"
+            f"them. Of the rules for dimensions, truncate compares the first {min(new, old)} of both, and pad adds "
+            "zeros to the shorter ones; both mean something only for models trained that way. In Python "
+            "dimensions='truncate', on the command line --dimensions truncate"
         )
     return max(new, old) if rule == "pad" else min(new, old)
 

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from ..build.training import test_options
 from ..config.loading import COMMAND_LINE, ConfigError, build_config
+from ..config.recorded import recorded, tested_file
 from ..config.request import Config, Request, configure, request
 from ..data.features import FeatureFiles, save_features
 from ..data.names import sources_to_test
@@ -161,8 +162,13 @@ def configure_test(asked: Request, model: str | None, weights: str | Path | None
         settings |= {"model.load_weights": "" if imagenet else str(weights), "model.resume": ""}
         settings |= {"model.pretrained": imagenet, "model.embedding": 0}  # 0: as in the weights
     asked = asked.first(*((key, value, COMMAND_LINE) for key, value in settings.items()))
-    targets = build_config([*asked.files, *asked.given]).data.targets
-    return configure(asked.last(("data.sources", sources_to_test(targets), COMMAND_LINE)))  # nothing is trained
+    entries = [*asked.files, *asked.given]
+    targets = build_config(entries).data.targets
+    config = configure(asked.last(("data.sources", sources_to_test(targets), COMMAND_LINE)))  # nothing is trained
+    file = tested_file(config)
+    if Path(file).is_file() and "model.name" not in {*recorded(config), *(key for key, *_ in entries)}:
+        raise ConfigError(f"{file} does not record its model: give --model NAME; torchreid_ptl models lists the names")
+    return config
 
 
 def _asked(config: Config, overrides: Mapping[str, Any], shown: Sequence[int]) -> Request:

@@ -250,6 +250,11 @@ def _require_no_other_kind(path: Path, head: bytes) -> None:
         )
     elif head[257:262] == b"ustar":
         kind = "a tar archive. Unpack it and give the file in it"
+    elif not kind and not head.startswith(b"\x80"):  # what torch has written is a zip archive or begins so
+        raise TornCheckpointError(
+            f"{path} is damaged or no checkpoint of torch: it begins with {head[:12]!r}. A checkpoint is a dictionary "
+            "of tensors, written by torch.save"
+        )
     if kind:
         raise CheckpointError(f"{path} is {kind}")
 

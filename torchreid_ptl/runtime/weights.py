@@ -1,5 +1,6 @@
 """Putting the weights of a checkpoint into a model, and saying what matched."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def load_weights(
 ) -> LoadReport:
     """Loads what fits of a checkpoint into a model.
 
-    Prefixes of wrappers, and one that all entries share, are stripped; a plain backbone's checkpoint finds its place in
+    Prefixes of wrappers, and those of most entries, are stripped; a plain backbone's checkpoint finds its place in
     the PTL network or MGN around it; a classifier of another number of identities is left out.
 
     Args:
@@ -193,7 +194,10 @@ def _is_odd(value: Tensor) -> bool:
 
 
 def _fitting_names(model: nn.Module, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries by the names of the model; without as much of a prefix that all share as most values need."""
+    """The entries by the names of the model; without as much of their most frequent prefix as most values need.
+
+    Programs put the network in a part of theirs, ``backbone.`` or ``model.``, with heads and losses beside it.
+    """
     adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = getattr(model, "adapt_state_dict", dict)
     best, count = adapt(state), -1
     while state:
@@ -201,10 +205,11 @@ def _fitting_names(model: nn.Module, state: dict[str, Tensor], own: Mapping[str,
         matched = sum(value.numel() for key, value in adapted.items() if _fits(own, key, value))
         if matched > count:
             best, count = adapted, matched
-        shared = {key.partition(".")[0] for key in state}
-        if len(shared) > 1 or not all("." in key for key in state):
+        sections = Counter(key.partition(".")[0] for key in state if "." in key)
+        if not sections or "embedding" in sections:  # of this package: a network with a head is not the network alone
             break
-        state = {key.partition(".")[2]: value for key, value in state.items()}
+        prefix = f"{sections.most_common(1)[0][0]}."
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return best
 
 
