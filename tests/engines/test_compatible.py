@@ -27,7 +27,9 @@ from torchreid_ptl.engines import (
 )
 from torchreid_ptl.evaluation import Descriptors, EvaluationOptions, evaluate_ranking
 from torchreid_ptl.losses.rbcl import nearest_centres
+from torchreid_ptl.runtime import lock
 from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint
+from torchreid_ptl.runtime.lock import InUseError
 
 STYLE = Preprocessing(64, 32)
 OTHER = Preprocessing(48, 24, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
@@ -718,3 +720,12 @@ def test_new_and_old_model_are_compared_after_a_run_and_at_any_time(tiny_manager
 
 def narrow(side):
     return Descriptors(side.features[:, :7], side.pids, side.camids, side.paths)
+
+
+def test_a_bank_that_another_process_builds_is_not_opened(tiny_manager, tmp_path, monkeypatch):
+    manager, path = tiny_manager(), tmp_path / "old.npy"
+    monkeypatch.setitem(lock._held, tmp_path / ".old.npy.lock", -1)  # another thread's
+    (tmp_path / ".old.npy.lock").touch()
+    with pytest.raises(InUseError, match=r"old\.npy is in use by process"):
+        build_bank(OldModel(old_network(), STYLE), manager, path)
+    assert [found.name for found in tmp_path.iterdir()] == [".old.npy.lock"]

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from torchreid_ptl.config import differences
-from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
+from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective, resume
 from torchreid_ptl.engines.resume import restore
-from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime.checkpoint import CheckpointError, Size, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 12
@@ -245,3 +246,57 @@ def test_a_run_from_python_goes_on_with_its_own_settings(tiny_manager, small_mod
     assert restore(engine(), tmp_path / "model", "auto") == 3
     with pytest.raises(CheckpointError, match=message):
         restore(engine(**change), tmp_path / "model", "auto")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("SGD", {}),
+        ("SGD", {"momentum": 0.9}),
+        ("Adam", {}),
+        ("Adam", {"amsgrad": True}),
+        ("AdamW", {}),
+        ("RMSprop", {}),
+        ("RMSprop", {"momentum": 0.9, "centered": True}),
+    ],
+    ids=str,
+)
+def test_the_room_for_checkpoints_is_what_they_take(
+    tiny_manager, small_model, tmp_path, monkeypatch, optimizer, options
+):
+    asked = []
+    monkeypatch.setattr(resume, "check_room", lambda folder, state, copies, **_: asked.append((state, copies)))
+    model = small_model()
+    optimizer = getattr(torch.optim, optimizer)(model.parameters(), lr=0.001, **options)
+    engine = ImagePTLEngine(tiny_manager(), model, optimizer, SoftmaxObjective(), use_gpu=False)
+    engine.run(save_dir=str(tmp_path), max_epoch=1)
+    ((state, copies),) = asked
+    assert copies == 2
+    size = Size()
+    torch.save(state, size)
+    written = (tmp_path / "model" / "model.pth.tar-1").stat().st_size
+    assert written * 0.98 < size.total < written * 1.02
+
+
+def test_the_peak_of_a_run_has_four_files(tiny_manager, small_model, tmp_path, monkeypatch):
+    asked, seen, save = [], [], resume.save_checkpoint
+    monkeypatch.setattr(resume, "check_room", lambda folder, state, copies, **_: asked.append(copies))
+
+    def counted(state, path):
+        seen.append(1 + len({file.stat().st_ino for file in path.parent.glob("*")}))  # with the one being written
+        save(state, path)
+
+    monkeypatch.setattr(resume, "save_checkpoint", counted)
+    engine = engine_of(tiny_manager(), small_model())
+    engine.run(save_dir=str(tmp_path), max_epoch=5, eval_freq=1)
+    assert max(seen) <= 4 == asked[0]
+
+
+def test_events_on_a_full_disk_are_named(tiny_manager, small_model, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    engine = engine_of(tiny_manager(), small_model())
+    engine.writer = SimpleNamespace(add_scalar=full, close=lambda: None)
+    with pytest.raises(OSError, match=r"No space left on device.*events.out.tfevents"):
+        engine.run(save_dir=str(tmp_path), max_epoch=1)

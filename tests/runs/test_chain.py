@@ -213,7 +213,7 @@ def test_a_stage_whose_beginning_was_trained_again_is_trained_again(copy, monkey
 
     monkeypatch.setattr(Run, "execute", finish)
     assert main(command("--resume")) == 0
-    assert trained == [(f"1-{TINY}", True), ("2-cells", False)]
+    assert trained == [(f"1-{TINY}", False), ("2-cells", True)]  # the first moves its results aside
 
 
 def test_a_stage_without_results_is_tested_and_not_trained_again(copy, capsys, monkeypatch):

@@ -1,6 +1,8 @@
 """A run from Python: one folder, one configuration, finished or not."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -9,9 +11,11 @@ import torch
 
 import torchreid_ptl
 from torchreid_ptl.config.loading import ConfigError
-from torchreid_ptl.engines import ImagePTLEngine
+from torchreid_ptl.engines import ImagePTLEngine, SoftmaxObjective
 from torchreid_ptl.runs import Chain, Run, Sweep
-from torchreid_ptl.runtime.checkpoint import load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime import lock
+from torchreid_ptl.runtime.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from torchreid_ptl.runtime.lock import InUseError
 
 TINY = "drawn_pedestrians_tiny"
 
@@ -116,3 +120,103 @@ def test_rooms_are_there_after_one_import():
         "import torchreid_ptl as t; t.data.names.ensure_registered(['class30:viper']); t.data.ImageDataManager; t.runs"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def left_without_checkpoint(folder, kept):
+    """A finished run of two epochs, tested after each, of whose checkpoints only some are whole."""
+    for path in (folder / "model").iterdir():
+        if path.name not in kept:
+            path.write_bytes(path.read_bytes()[:100])
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and ".log-" not in path.name}
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory, tiny_root):
+    folder = tmp_path_factory.mktemp("finished")
+    data = {"root": str(tiny_root), "sources": [TINY], "targets": [TINY], "height": 64, "width": 32, "workers": 0}
+    settings = {"data": {**data, "save_dir": str(folder)}, "train": {"max_epoch": 2, "batch_size": 4}}
+    settings |= {"test": {"eval_freq": 1, "visrank": False}}
+    Run.of("quickstart", **settings).execute()
+    return folder, settings
+
+
+@pytest.fixture
+def finished(_finished, tmp_path):
+    """A copy of the folder of a finished run, and its settings."""
+    whole, settings = _finished
+    shutil.copytree(whole, tmp_path / "log")
+    return tmp_path / "log", {**settings, "data": {**settings["data"], "save_dir": str(tmp_path / "log")}}
+
+
+@pytest.mark.parametrize("left", ["torn", "removed", "best alone is torn"])
+@pytest.mark.parametrize("more", [{}, {"train.lr": 0.5}], ids=["same", "other rate"])
+def test_results_without_a_checkpoint_are_not_overwritten_by_a_resume(finished, left, more):
+    folder, settings = finished
+    left_without_checkpoint(folder, ())
+    if left != "torn":
+        for path in list((folder / "model").iterdir()):
+            if left == "removed" or path.name != "model-best.pth.tar":
+                path.unlink()
+    before = contents(folder)
+    with pytest.raises(
+        ConfigError, match=r"--resume: .*log holds (results.json, report.html.*no checkpoint|a run with)"
+    ):
+        Run.of("quickstart", **settings, **more).execute(resume=True)
+    assert contents(folder) == before
+
+
+def test_the_best_checkpoint_is_the_last_resort(finished, capsys, monkeypatch):
+    folder, settings = finished
+    state = load_checkpoint(folder / "model" / "model-best.pth.tar")
+    left_without_checkpoint(folder, ("model-best.pth.tar",))
+    with pytest.raises(ConfigError, match="holds a run with other settings: train.lr was"):
+        Run.of("quickstart", **settings, **{"train.lr": 0.5}).execute(resume=True)
+    run = Run.of("quickstart", **settings)
+    before = run.scores()
+    run.execute(resume=True)
+    out = capsys.readouterr().out
+    assert "no usable checkpoint of a single epoch: going on from the best one, model-best.pth.tar" in out
+    assert f"{state['epoch']} epoch(s) done" in out
+    assert run.scores() == before
+    assert run.has_final_weights()
+
+
+def test_an_engine_does_not_overwrite_checkpoints_it_cannot_read(tiny_manager, small_model, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pth.tar-1").write_bytes(b"torn")
+    model = small_model()
+    engine = ImagePTLEngine(
+        tiny_manager(), model, torch.optim.SGD(model.parameters(), lr=0.1), SoftmaxObjective(), use_gpu=False
+    )
+    with pytest.raises(CheckpointError, match=r"holds model.pth.tar-1, and none can be gone on from"):
+        engine.run(save_dir=str(tmp_path), max_epoch=1, resume="auto")
+    assert (tmp_path / "model" / "model.pth.tar-1").read_bytes() == b"torn"
+
+
+def test_a_run_from_a_checkpoint_elsewhere_moves_earlier_results_aside(finished, tmp_path):
+    folder, settings = finished
+    shutil.copytree(folder / "model", tmp_path / "elsewhere")
+    results = (folder / "results.json").read_bytes()
+    resumed = {"model.resume": str(tmp_path / "elsewhere" / "model.pth.tar-1")}
+    Run.of("quickstart", **settings, **resumed).execute()
+    assert (folder / "earlier-1" / "results.json").read_bytes() == results
+    assert (folder / "earlier-1" / "model" / "model-best.pth.tar").is_file()
+    assert (folder / "results.json").is_file()
+
+
+def test_a_folder_in_use_is_left_alone(finished, monkeypatch):
+    folder, settings = finished
+    before = contents(folder)
+    held = (folder / ".lock").absolute()
+    monkeypatch.setitem(lock._held, held, -1)  # another thread's
+    for resume in (False, True):
+        with pytest.raises(InUseError, match=rf"log is in use by process {os.getpid()} on .*, since .*save_dir"):
+            Run.of("quickstart", **settings).execute(resume=resume)
+    with pytest.raises(InUseError):
+        Run.of("quickstart", **settings, **{"test.evaluate": True, "model.resume": "auto"}).execute()
+    with pytest.raises(InUseError):
+        Sweep("quickstart", seeds=[1], **settings).execute()
+    assert contents(folder) == before

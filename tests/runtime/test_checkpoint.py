@@ -175,16 +175,35 @@ def test_newest_passes_over_torn_ones(tmp_path, capsys):
 
 def test_prune_keeps_the_last_and_the_best(tmp_path):
     for name in ("model.pth.tar-8", "model.pth.tar-9", "model.pth.tar-10", checkpoint.BEST):
-        save_checkpoint({}, tmp_path / name)
-    (tmp_path / ".model.pth.tar-9.123.tmp").write_bytes(b"half")  # of a run that was killed
+        save_checkpoint({"random_state": {}}, tmp_path / name)
+    (tmp_path / ".model.pth.tar-9.123.tmp").write_bytes(b"half")  # of another process
     prune_checkpoints(tmp_path, keep=2)
-    assert sorted(os.listdir(tmp_path)) == sorted([checkpoint.BEST, "model.pth.tar-9", "model.pth.tar-10"])
+    kept = [".model.pth.tar-9.123.tmp", checkpoint.BEST, "model.pth.tar-9", "model.pth.tar-10"]
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_checkpoints_of_torchreids_own_engines_are_not_pruned(tmp_path):
+    """As torchreid.utils.save_checkpoint writes them."""
+    for epoch in (1, 2, 3):
+        state = {"state_dict": {"weight": torch.ones(2)}, "epoch": epoch, "rank1": 0.5, "optimizer": {}}
+        torch.save(state, tmp_path / f"model.pth.tar-{epoch}")
+    torch.save({"epoch": 4}, tmp_path / "model.pth.tar-4", _use_new_zipfile_serialization=False)
+    for epoch in (5, 6, 7):
+        save_checkpoint({"random_state": {}, "epoch": epoch}, tmp_path / f"model.pth.tar-{epoch}")
+    prune_checkpoints(tmp_path, keep=1)
+    assert sorted(os.listdir(tmp_path)) == [f"model.pth.tar-{epoch}" for epoch in (1, 2, 3, 4, 7)]
 
 
 def test_too_little_room_is_said_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 2**20})())
-    with pytest.raises(OSError, match=r"3 checkpoints of this model need about 9 MiB and .* has 1 MiB free.*keep_last"):
-        check_room(tmp_path / "not" / "yet", nn.Linear(512, 512), copies=3)
+    state = {"weight": torch.zeros(2**20)}
+    with pytest.raises(OSError, match=r"3 checkpoints of 4.0 MiB, .*need 12.0 MiB and .* has 1.0 MiB free.*keep_last"):
+        check_room(tmp_path / "not" / "yet", state, copies=3)
+    for name in ("model.pth.tar-1", "model.pth.tar-2", "model.pth.tar-3"):
+        save_checkpoint(state, tmp_path / name)
+    check_room(tmp_path, state, copies=3, going_on=True)  # they are there already
+    with pytest.raises(OSError, match="need 12.0 MiB"):
+        check_room(tmp_path, state, copies=3)
 
 
 def scripted(path):

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ import numpy as np
 import PIL
 import torchreid
 
+from ..runtime.files import naming
+from ..runtime.owners import remove_abandoned, temporary_for
 from .drawing import VIEWS, Camera, draw_pedestrian, pick, seeded
 from .figure import WEAVES, Colour, Garment, Identity
 
@@ -191,7 +192,8 @@ def make_dataset(folder: str | os.PathLike[str], **settings: int) -> None:
     if not os.path.lexists(folder):
         parent, name = os.path.split(os.path.abspath(folder))
         os.makedirs(parent, exist_ok=True)
-        temporary = os.path.join(parent, f".{name}.{uuid.uuid4().hex}")
+        remove_abandoned(Path(parent).glob(f".{name}.*"))
+        temporary = os.fspath(temporary_for(Path(parent, name)))
         try:
             _draw_all(temporary, recipe, shown_as=folder)
             os.rename(temporary, folder)
@@ -212,7 +214,8 @@ def _draw_all(folder: str, recipe: Recipe, shown_as: str) -> None:
     for path, number, camera, index in images:
         generator = seeded(4, number, camera, index, recipe.seed)
         picture = draw_pedestrian(make_identity(number, recipe.seed), cameras[camera], generator)
-        picture.save(os.path.join(folder, path), quality=cameras[camera].quality)
+        with naming(place := os.path.join(folder, path)):
+            picture.save(place, quality=cameras[camera].quality)
     made_with = {"numpy": np.__version__, "pillow": PIL.__version__}
     manifest = {**_expected(recipe), "sha256": _digest(folder), "made_with": made_with}
     Path(folder, MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")

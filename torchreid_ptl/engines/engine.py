@@ -17,10 +17,10 @@ from ..data.batches import draw_batches
 from ..data.reading import BadImageError
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
-from ..runtime.checkpoint import check_room
 from ..runtime.device import device_of
 from ..runtime.errors import ArgumentError
-from ..runtime.files import archive
+from ..runtime.files import archive, naming
+from ..runtime.lock import locked
 from ..runtime.precision import PRECISIONS, autocast
 from ..runtime.progress import Progress
 from ..runtime.weights import unwrap
@@ -33,10 +33,12 @@ from .modes import evaluating
 from .objectives import Objective
 from .outputs import Outputs
 from .passes import one_pass_per_image, step_at
-from .resume import Differences, every_difference, keep, restore
+from .resume import Differences, every_difference, keep, require_room, restore
 
 CHECKPOINTS = "model"
 """The folder of the checkpoints below ``save_dir``, as in the host."""
+EVENTS = "events.out.tfevents.*"
+"""The files of TensorBoard below ``save_dir``."""
 
 
 class ImagePTLEngine(torchreid.engine.Engine):
@@ -152,34 +154,35 @@ class ImagePTLEngine(torchreid.engine.Engine):
             self.test(options=options)
             return
         require_epochs(start_epoch, max_epoch)
-        check_room(self.save_dir, self.model, self.keep_last + 1)
-        if resume:
-            start_epoch = restore(self, folder, resume)
-        elif aside := archive(self.save_dir, [CHECKPOINTS]):
-            print(f"Moved the checkpoints of an earlier run to {aside}")
-        self.start_epoch = start_epoch
-        self.epoch = max(0, start_epoch - 1)
-        self.max_epoch = max_epoch
-        started = time.monotonic()
-        if self.writer is None:
-            self.writer = self._open_writer()
+        with locked(self.save_dir):
+            require_room(self, folder, max_epoch, resume)
+            if resume:
+                start_epoch = restore(self, folder, resume)
+            elif aside := archive(self.save_dir, [CHECKPOINTS]):
+                print(f"Moved the checkpoints of an earlier run to {aside}")
+            self.start_epoch = start_epoch
+            self.epoch = max(0, start_epoch - 1)
+            self.max_epoch = max_epoch
+            started = time.monotonic()
+            if self.writer is None:
+                self.writer = self._open_writer()
 
-        def due(epoch: int) -> bool:
-            done = epoch + 1
-            return done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0)
+            def due(epoch: int) -> bool:
+                done = epoch + 1
+                return done == max_epoch or (eval_freq > 0 and done >= start_eval and done % eval_freq == 0)
 
-        missed = self.last_checkpoint is not None and due(self.epoch) and self.tested_epoch != self.epoch
-        if missed or start_epoch >= max_epoch:
-            # the run stopped before this test, or there are no more epochs
-            self._test_epoch(options, trained=self.last_checkpoint is not None)
-        for epoch in range(start_epoch, max_epoch):
-            self.epoch = epoch
-            self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
-            if due(epoch):
-                self._test_epoch(options, trained=True)
-            else:
-                self.save_model(epoch, self.rank1, save_dir)
-        self._close(started)
+            missed = self.last_checkpoint is not None and due(self.epoch) and self.tested_epoch != self.epoch
+            if missed or start_epoch >= max_epoch:
+                # the run stopped before this test, or there are no more epochs
+                self._test_epoch(options, trained=self.last_checkpoint is not None)
+            for epoch in range(start_epoch, max_epoch):
+                self.epoch = epoch
+                self.train(print_freq=print_freq, fixbase_epoch=fixbase_epoch, open_layers=open_layers)
+                if due(epoch):
+                    self._test_epoch(options, trained=True)
+                else:
+                    self.save_model(epoch, self.rank1, save_dir)
+            self._close(started)
 
     def train(
         self, print_freq: int = 10, fixbase_epoch: int = 0, open_layers: str | Sequence[str] | None = None
@@ -339,9 +342,7 @@ class ImagePTLEngine(torchreid.engine.Engine):
         on_device = replace(options, device=self.device)
         result = self.results[name] = rank(sides[0], sides[1], on_device, progress=long_progress(pairs))
         print(result.summary(options.ranks))
-        if self.writer is not None:
-            self.writer.add_scalar(f"Test/{name}/rank1", result.rank(1), self.epoch)
-            self.writer.add_scalar(f"Test/{name}/mAP", result.mAP, self.epoch)
+        self._write_events({f"Test/{name}/rank1": result.rank(1), f"Test/{name}/mAP": result.mAP}, self.epoch)
 
     def _place(self, images: Tensor) -> Tensor:
         return images.to(self.device, non_blocking=True, memory_format=self.memory_format)
@@ -363,11 +364,15 @@ class ImagePTLEngine(torchreid.engine.Engine):
             points.append((self.epoch + 1, float(value)))
 
     def _log_batch(self, figures: Mapping[str, float]) -> None:
-        if self.writer is None:
-            return
         step = self.epoch * self.num_batches + self.batch_idx
-        for name, value in {**figures, "lr": self.get_current_lr()}.items():
-            self.writer.add_scalar(f"Train/{name}", value, step)
+        named = {**figures, "lr": self.get_current_lr()}
+        self._write_events({f"Train/{name}": value for name, value in named.items()}, step)
+
+    def _write_events(self, figures: Mapping[str, float], step: int) -> None:
+        if self.writer is not None:
+            with naming(self.save_dir / EVENTS):
+                for name, value in figures.items():
+                    self.writer.add_scalar(name, value, step)
 
     def _open_writer(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
@@ -377,7 +382,8 @@ class ImagePTLEngine(torchreid.engine.Engine):
     def _close(self, started: float) -> None:
         print(f"Elapsed {timedelta(seconds=round(time.monotonic() - started))}")
         if self.writer is not None:
-            self.writer.close()
+            with naming(self.save_dir / EVENTS):
+                self.writer.close()
             self.writer = None
 
     def update_lr(self, names: Sequence[str] | None = None) -> None:

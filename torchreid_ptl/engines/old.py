@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..data.in_order import loader_in_order, root_of, training_images, training_names
 from ..data.old_features import BankError, OldFeatures, list_digest, names_of, require_place
 from ..evaluation import Descriptors, EvaluationOptions
+from ..runtime.lock import locked, require_unlocked
 from ..runtime.seeding import random_state_kept
 from .frozen import FrozenModel, Preprocessing
 from .inference import extract
@@ -76,30 +77,36 @@ def build_bank(old: OldModel, datamanager: Any, path: str | Path | None = None, 
     Raises:
         BankError: the file is damaged or no bank, or of another model, preprocessing or list of images; or the file of
             its names would replace one that is no bank's.
+        InUseError: another process builds it.
         ValueError: a descriptor is not finite, or the training set lists an image twice; names the image.
     """
     images = training_images(datamanager)
     root = root_of(datamanager)
     names = training_names(datamanager, root)
     fingerprint = list_digest(names, old.fingerprint())
-    if path is not None:
-        try:
-            bank = OldFeatures.load(path, fingerprint, names)
-            print(f"Old features: {len(bank)} of {path}")
-            return bank
-        except FileNotFoundError:
-            pass
-        except BankError as error:
-            if keep:
-                raise
-            print(f"{path} is replaced: {error}")
-        require_place(path)
-    found = old.describe(images, "old features", **_loading(datamanager))
-    bank = OldFeatures(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
-    if path is not None:
-        bank.save(path)
+
+    def build() -> OldFeatures:
+        found = old.describe(images, "old features", **_loading(datamanager))
+        return OldFeatures(names_of(found.paths, root), torch.as_tensor(found.features), fingerprint)
+
+    if path is None:
+        return build()
+    require_unlocked(Path(path), is_file=True)
+    try:
         bank = OldFeatures.load(path, fingerprint, names)
-        print(f"Old features: {len(bank)} in {path}")
+        print(f"Old features: {len(bank)} of {path}")
+        return bank
+    except FileNotFoundError:
+        pass
+    except BankError as error:
+        if keep:
+            raise
+        print(f"{path} is replaced: {error}")
+    require_place(path)
+    with locked(Path(path), is_file=True):
+        build().save(path)
+        bank = OldFeatures.load(path, fingerprint, names)
+    print(f"Old features: {len(bank)} in {path}")
     return bank
 
 

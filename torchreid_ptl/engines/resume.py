@@ -4,10 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..runtime.checkpoint import (
     BEST,
     PREFIX,
     CheckpointError,
+    check_room,
+    checkpoints,
+    lacking,
     load_run,
     newest_checkpoint,
     prune_checkpoints,
@@ -50,6 +55,38 @@ def snapshot(engine: "ImagePTLEngine", epoch: int, rank1: float) -> dict[str, An
     }
 
 
+def require_room(engine: "ImagePTLEngine", folder: Path, epochs: int, resume: str) -> None:
+    """Makes sure that the disk takes the checkpoints of a run before it begins.
+
+    At once there are the last ones, the best one and the one that is being written.
+
+    Raises:
+        OSError: with the space needed and the space free.
+    """
+    if epochs:
+        copies = min(engine.keep_last + 2, epochs + 1)
+        check_room(folder, _largest_snapshot(engine), copies, going_on=bool(resume))
+
+
+def _largest_snapshot(engine: "ImagePTLEngine") -> dict[str, Any]:
+    """The state of a run as large as it becomes: with the moments that an optimiser makes in its first step."""
+    state = snapshot(engine, 0, 0.0)
+    groups, optimizer = engine.optimizer.param_groups, dict(state["optimizer"])
+    if not optimizer["state"]:
+        pairs = ((parameter, group) for group in groups for parameter in group["params"])
+        optimizer["state"] = {number: _moments(parameter, group) for number, (parameter, group) in enumerate(pairs)}
+    return {**state, "optimizer": optimizer}
+
+
+def _moments(parameter: torch.Tensor, group: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Tensors as large as those that an optimiser keeps for a parameter, by its options."""
+    counted = "betas" in group or "alpha" in group  # Adam and its kin, RMSprop
+    averages = 2 * ("betas" in group) + ("alpha" in group)
+    count = averages + sum(bool(group.get(name)) for name in ("amsgrad", "centered", "momentum"))
+    made = [torch.empty_like(parameter, device="cpu") for _ in range(count)]
+    return [*made, torch.zeros(())] if counted else made
+
+
 def keep(engine: "ImagePTLEngine", folder: Path, epoch: int, rank1: float, is_best: bool) -> Path:
     """Writes the checkpoint of an epoch, as the best one too if it is, and deletes the oldest.
 
@@ -89,15 +126,21 @@ def restore(engine: "ImagePTLEngine", folder: Path, resume: str, only_testing: b
         found = newest_checkpoint(folder)
         if found is None and only_testing:
             raise MissingFileError(f"{{resume}} is auto and {folder} holds no complete checkpoint to test")
+        if found is None and (left := checkpoints(folder)):
+            raise CheckpointError(
+                f"{folder} holds {', '.join(path.name for path in left)}, and none can be gone on from. Choose another "
+                "{save_dir}, or remove them"
+            )
         if found is None:
             print(f"Nothing to resume in {folder}: starting from the beginning")
             return 0
         path, state = found
+        if path.name == BEST:
+            print(f"{folder} has no usable checkpoint of a single epoch: going on from the best one, {BEST}")
     else:
         path, state = Path(resume), load_run(resume)
-    lacking = [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
-    if lacking:
-        raise CheckpointError(f"{path} has no {', '.join(lacking)}: it holds weights, not a run. Use {{load_weights}}")
+    if missing := lacking(state):
+        raise CheckpointError(f"{path} has no {', '.join(missing)}: it holds weights, not a run. Use {{load_weights}}")
     if not only_testing:
         _require_same_run(engine, path, state)
     _load(engine, path, state, only_testing)

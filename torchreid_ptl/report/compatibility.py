@@ -34,7 +34,7 @@ def write_comparison(
     settings: Mapping[str, Any],
     bad_images: Iterable[str] = (),
 ) -> list[Path]:
-    """Writes all results of a comparison of versions on each data set; returns the files, ``results.json`` first.
+    """Writes all results of a comparison of versions on each data set; returns the files, ``results.json`` last.
 
     ``origins`` says where the descriptors of each version, and of the independent model, come from; ``seconds`` is the
     wall-clock time; ``bad_images`` could not be read and were left out.
@@ -46,7 +46,7 @@ def write_comparison(
         "bad_images": sorted(set(bad_images)),
         "settings": dict(settings),
     }
-    written = [write_json(folder, content, facts, config)]
+    written: list[Path] = []
     pages = []
     for measured in targets:
         pages.append(_matrix_page(measured))
@@ -58,7 +58,8 @@ def write_comparison(
     title = f"Compatibility of {len(targets[0].matrix.names)} versions on {names}"
     sources = {name: ", ".join(f"{key} {value}" for key, value in flatten(origin)) for name, origin in origins.items()}
     report = Report(title, pages, overview=("Overview", "part"))
-    return [*written, write_page(folder, report, {**sources, **settings, **facts}, config)]
+    written.append(write_page(folder, report, {**sources, **settings, **facts}, config))
+    return [*written, write_json(folder, content, facts, config)]
 
 
 def _scores(measured: VersionComparison) -> dict[str, Any]:

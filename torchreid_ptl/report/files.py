@@ -2,8 +2,9 @@
 
 import json
 import platform
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..data.training_list import NAME as TRAINING_LIST
 from ..data.training_list import keep_training_list, training_list
 from ..engines import CHECKPOINTS
 from ..evaluation import Descriptors
-from ..runtime.checkpoint import epoch_checkpoints
+from ..runtime.checkpoint import checkpoints
 from ..runtime.device import device_of
 from ..runtime.files import archive, replace_file, safe_name
 from ..runtime.tables import as_csv
@@ -29,6 +30,10 @@ from .visual import Report, TargetReport, draw_cmc, draw_training_curves, save_f
 
 WRITTEN_BY_TRAINING = (CHECKPOINTS, TRAINING_LIST)
 """What a training writes into the folder of its run and a test does not overwrite."""
+RESULTS = "results.json"
+"""The scores; written last of all, so that a folder that has them is complete."""
+REPORT = "report.html"
+"""The page to open first."""
 RECORD = "chain.json"
 """The file that marks the folder of a chain."""
 COMPARISON = "comparison"
@@ -57,7 +62,7 @@ def run_outputs(folder: Path, needed: Sequence[str | Path] = ()) -> list[str]:
     pictures = ("curves", "cmc", "roc_*", "scores_*", "ranklist_*", "backfill_*")
     patterns = [*(f"{name}.png" for name in pictures), "queries_*.csv", "features_*.npz", "matrix_*.*"]
     found = [path.name for pattern in patterns for path in folder.glob(pattern)]
-    names = [COMPARISON, "results.json", "config.yaml", "report.html", *found]
+    names = [RESULTS, COMPARISON, "config.yaml", REPORT, *found]
     return [name for name in names if (folder / name).resolve() not in kept]
 
 
@@ -65,6 +70,25 @@ def archive_previous(folder: Path, names: Iterable[str]) -> None:
     """Archives outputs of an earlier run, and prints where results go."""
     aside = archive(folder, names)
     print(f"Moved what an earlier run left to {aside}" if aside else f"Writing to {folder}")
+
+
+def begin(folder: Path, config: CfgNode, names: Iterable[str]) -> None:
+    """Archives outputs of an earlier run, and writes the settings of a new one.
+
+    What the same work left, stopped after its settings and before its results, is overwritten in place.
+    """
+    path, names = folder / "config.yaml", list(names)
+    finished = [name for name in (RESULTS, CHECKPOINTS) if name in names and (folder / name).exists()]
+    same = path.is_file() and _without_resume(path.read_text("utf-8", "replace")) == _without_resume(config.dump())
+    if same and not finished:
+        print(f"Writing to {folder}, where the same work was stopped before")
+    else:
+        archive_previous(folder, names)
+    write_config(config, folder)
+
+
+def _without_resume(text: str) -> str:
+    return re.sub(r"(?m)^  resume: .*\n", "", text)
 
 
 def write_config(config: CfgNode, folder: Path) -> None:
@@ -75,16 +99,19 @@ def write_config(config: CfgNode, folder: Path) -> None:
 def prepare_folder(config: CfgNode, datamanager: Any) -> None:
     """Archives what a new run would overwrite in its folder, then writes its settings and the list of its images.
 
+    A run that goes on in its folder keeps all but the mark that it is finished.
+
     Raises:
         ValueError: a training is resumed with other images or classes than it began with.
     """
-    folder, trains = Path(config.data.save_dir), not config.test.evaluate
-    if not config.model.resume:
-        archive_previous(folder, [*run_outputs(folder), *(WRITTEN_BY_TRAINING if trains else ())])
-        write_config(config, folder)
+    folder, trains, resume = Path(config.data.save_dir), not config.test.evaluate, config.model.resume
+    if resume == "auto" or resume and Path(resume).resolve().parent == (folder / CHECKPOINTS).resolve():
+        for place in (folder, folder / COMPARISON):
+            (place / RESULTS).unlink(missing_ok=True)
+    else:
+        begin(folder, config, [*run_outputs(folder), *(WRITTEN_BY_TRAINING if trains else ())])
     if trains:
-        resume = config.model.resume
-        begun = bool(epoch_checkpoints(folder / CHECKPOINTS)) if resume == "auto" else bool(resume)
+        begun = bool(checkpoints(folder / CHECKPOINTS)) if resume == "auto" else bool(resume)
         images = training_list(datamanager.train_loader.dataset.dataset.data, config.data.root)
         keep_training_list(folder / TRAINING_LIST, images, begun)
 
@@ -100,13 +127,14 @@ def write_results(
     splits: Mapping[str, Any] | None = None,
     history: dict[str, Any] | None = None,
     shown: Sequence[int] = (),
+    more: Callable[[], Sequence[Path]] = tuple,
 ) -> list[Path]:
-    """Writes all results of a test on each data set; returns the files, ``results.json`` first.
+    """Writes all results of a test on each data set; returns the files, in the order written: ``results.json`` last.
 
     ``seconds`` is the wall-clock time; ``model`` has facts about the model, or the files that were evaluated instead;
     ``bad_images`` could not be read and were left out; ``splits`` are those of data sets with several;
     ``history`` holds the figures of the training, for curves; ``shown`` are queries whose rank lists are shown instead
-    of those that ``eval.rank_lists`` chooses.
+    of those that ``eval.rank_lists`` chooses; ``more`` writes what else belongs to the results, and returns its files.
     """
     facts = provenance(config, seconds)
     content = {
@@ -116,21 +144,21 @@ def write_results(
         "bad_images": sorted(set(bad_images)),
         **({"splits": splits} if splits else {}),
     }
-    written = [write_json(folder, content, facts, config)]
-    written += [_write_scores(tested, folder) for tested in targets]
+    written = [_write_scores(tested, folder) for tested in targets]
     pages = [target_page(tested, config, shown) for tested in targets]
     written += _draw_pictures(targets, pages, config, folder, history or {}, shown)
-    if not targets:
-        return written
-    names = ", ".join(tested.name for tested in targets)
-    title = f"{config.model.name} on {names}" if model.get("name") else "Features"
-    shown_facts = {**{f"model: {key}": value for key, value in flatten(model)}, **facts, **settings_of_test(config)}
-    return [*written, write_page(folder, Report(title, pages), shown_facts, config)]
+    if targets:
+        names = ", ".join(tested.name for tested in targets)
+        title = f"{config.model.name} on {names}" if model.get("name") else "Features"
+        shown_facts = {**{f"model: {key}": value for key, value in flatten(model)}, **facts, **settings_of_test(config)}
+        written.append(write_page(folder, Report(title, pages), shown_facts, config))
+    written += more()
+    return [*written, write_json(folder, content, facts, config)]
 
 
 def write_json(folder: Path, content: Mapping[str, Any], facts: Mapping[str, Any], config: CfgNode) -> Path:
-    """Writes ``results.json``: the content, the provenance and the configuration."""
-    path = folder / "results.json"
+    """Writes ``results.json``, the last file of a folder: the content, the provenance and the configuration."""
+    path = folder / RESULTS
     everything = {**content, "provenance": facts, "config": to_dict(config)}
     replace_file(path, (json.dumps(everything, indent=2) + "\n").encode())
     return path
@@ -148,7 +176,7 @@ def write_queries(path: Path, query: Descriptors, columns: Mapping[str, Sequence
 def write_page(folder: Path, report: Report, facts: Mapping[str, Any], config: CfgNode) -> Path:
     """Writes ``report.html`` with the facts and the settings ``eval.*``."""
     settings = {**facts, **{f"eval.{key}": value for key, value in config.eval.items()}}
-    path = folder / "report.html"
+    path = folder / REPORT
     save_report(path, replace(report, facts={key: str(value) for key, value in settings.items()}))
     return path
 

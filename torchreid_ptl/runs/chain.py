@@ -19,12 +19,13 @@ from ..config.loading import CHAIN, ConfigError, flatten, get, to_dict, unflatte
 from ..config.request import Config, request
 from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
-from ..report.files import RECORD, WRITTEN_BY_TRAINING, archive_previous, run_outputs
+from ..report.files import RECORD, RESULTS, WRITTEN_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.files import archive, replace_file
+from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
 from .places import FILES_OF_LOSS
-from .run import RESULTS, explain_interruption
+from .run import explain_interruption
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Chain:
         """
         resume = resume or self.resume
         self.check_files()
-        self._prepare(resume)
-        with explain_interruption("chain", self.folder):
+        with locked(self.folder), explain_interruption("chain", self.folder):
+            self._prepare(resume)
             for stage in self.stages:
                 self._execute(stage, resume, after_stage)
             print("Wrote: " + ", ".join(map(str, self._summarise())))
@@ -149,7 +150,7 @@ class Chain:
         if not trained:
             self._archive_dependents(stage)
         print(f"{title}: {self.describe(stage)}")
-        engine = run.execute(resume=resume and (run.folder / CHECKPOINTS).exists())
+        engine = run.execute(resume=resume and (trained or not run.lost()))
         if after_stage:
             after_stage(engine)
         del engine
@@ -159,6 +160,7 @@ class Chain:
         """Archives the outputs of later stages that depend on one that is about to be trained."""
         for later in self.stages[stage.number :]:
             if stage.number - 1 in later.needs:
+                require_unlocked(later.run.folder)
                 archive(later.run.folder, [*run_outputs(later.run.folder), *WRITTEN_BY_TRAINING])
                 self._archive_dependents(later)
 
@@ -166,8 +168,12 @@ class Chain:
         begun = resume and self._require_same()
         if resume and not begun:
             print(f"Nothing to resume in {self.folder}: starting from the beginning")
-        if not begun:
+        if begun:
+            (self.folder / RESULTS).unlink(missing_ok=True)
+        else:
             moved = self._written_before()
+            for name in moved:
+                require_unlocked(self.folder / name)
             self._require_weights_stay(moved)
             archive_previous(self.folder, moved)
             replace_file(self.folder / RECORD, (json.dumps(self.record(), indent=2) + "\n").encode())

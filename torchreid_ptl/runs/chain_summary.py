@@ -7,11 +7,10 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from ..report.files import provenance
+from ..report.files import RESULTS, provenance
 from ..runtime.files import replace_file
 from ..runtime.tables import as_csv, as_markdown
 from .chain_plan import Stage
-from .run import RESULTS
 
 SUMMARY = ("chain.md", "chain.csv")
 

@@ -17,7 +17,7 @@ from ..engines import CompatibleObjective, ImagePTLEngine
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
 from ..report.compatibility import SHOWN, write_comparison
-from ..report.files import COMPARISON, archive_previous, run_outputs, write_config
+from ..report.files import COMPARISON, begin, run_outputs
 from ..runtime.device import device_of
 
 INDEPENDENT = "independent"
@@ -101,8 +101,7 @@ def write_all(
     for comparison in found.values():
         print(comparison)
     folder.mkdir(parents=True, exist_ok=True)
-    archive_previous(folder, run_outputs(folder, inputs))
-    write_config(config, folder)
+    begin(folder, config, run_outputs(folder, inputs))
     seconds, settings = time.monotonic() - started, {"dimensions": dimensions, "fractions": list(fractions)}
     return write_comparison(
         list(found.values()), origins, config, folder, seconds, settings=settings, bad_images=bad_images

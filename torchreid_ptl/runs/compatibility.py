@@ -24,6 +24,7 @@ from ..evaluation.descriptors import check_dimensions, require_same_images
 from ..report.target import FILES
 from ..runtime.console_log import log_to
 from ..runtime.device import device_of
+from ..runtime.lock import locked
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import INDEPENDENT, comparison_options, own_scores, write_all
@@ -150,7 +151,7 @@ def _compare(
     started, folder, found = time.monotonic(), Path(config.data.save_dir), {}
     _refuse(config)
     seed_everything(config.train.seed)
-    with freed_memory_kept(), log_to(folder, "test"):
+    with locked(folder), freed_memory_kept(), log_to(folder, "test"):
         versions = described()
         targets = list(next(iter(versions.values())).sides)
         for target in targets:

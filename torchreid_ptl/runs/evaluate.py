@@ -19,12 +19,13 @@ from ..engines import ImagePTLEngine
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, rank
 from ..evaluation.labels import PairLabels
 from ..host import models
-from ..report.files import archive_previous, require_no_chain, run_outputs, write_config, write_results
+from ..report.files import begin, require_no_chain, run_outputs, write_results
 from ..report.target import FILES, add_verification, check_shown
 from ..runtime.console_log import log_to
 from ..runtime.device import device_of
 from ..runtime.files import safe_name
 from ..runtime.hints import hint
+from ..runtime.lock import locked
 from .places import require_writable
 from .run import Run
 
@@ -69,14 +70,7 @@ def evaluate(
     if not weights and not {"model.load_weights", "model.resume"} & {key for key, *_ in asked.given}:
         raise ConfigError("Give the weights of the model: --weights FILE, or --weights imagenet for torchreid's own")
     run = Run(configure_test(asked, model, weights))
-    engine = run.execute(shown=shown)
-    if keep_features:
-        for name, found in engine.descriptors.items():
-            for side, each in zip(SIDES, found, strict=True):
-                path = run.folder / f"features_{safe_name(name)}_{side}.npz"
-                save_features(path, each.features, each.pids, each.camids, each.paths)
-                print(f"Wrote: {path}")
-    return engine
+    return run.execute(shown=shown, more=lambda engine: _save_features(engine, run.folder) if keep_features else [])
 
 
 def evaluate_files(
@@ -113,19 +107,27 @@ def evaluate_files(
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
     require_writable("data.save_dir", folder)
-    with log_to(folder, "test"):
+    with locked(folder), log_to(folder, "test"):
         say_labels(sides["query"], sides["gallery"])
-        archive_previous(folder, run_outputs(folder, (*query, *gallery)))
+        begin(folder, settings, run_outputs(folder, (*query, *gallery)))
         options = EvaluationOptions.of(**test_options(settings), device=device_of(settings.use_gpu))
         result = rank(sides["query"], sides["gallery"], options)
         print(result.summary(options.ranks))
         target = add_verification(FILES, sides["query"], sides["gallery"], result, settings)
         print(target.verification or f"No threshold: {target.reason}")
-        write_config(settings, folder)
         names = {side: ", ".join(map(str, paths)) for side, paths in files.items()}
         written = write_results([target], settings, folder, time.monotonic() - started, model=names, shown=shown)
         print("Wrote: " + ", ".join(map(str, written)))
     return result
+
+
+def _save_features(engine: ImagePTLEngine, folder: Path) -> list[Path]:
+    written = []
+    for name, found in engine.descriptors.items():
+        for side, each in zip(SIDES, found, strict=True):
+            written.append(folder / f"features_{safe_name(name)}_{side}.npz")
+            save_features(written[-1], each.features, each.pids, each.camids, each.paths)
+    return written
 
 
 def say_labels(query: Descriptors, gallery: Descriptors) -> None:

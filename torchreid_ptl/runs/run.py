@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,18 @@ from ..config.request import Config, configure
 from ..config.settings import SETTINGS
 from ..data.preflight import check_folders
 from ..engines import CHECKPOINTS, ImagePTLEngine
-from ..report.files import prepare_folder, require_no_chain, write_config, write_results
+from ..report.files import REPORT, RESULTS, prepare_folder, require_no_chain, write_config, write_results
 from ..report.target import TargetResult, add_verification, check_shown
-from ..runtime.checkpoint import PREFIX, newest_checkpoint
+from ..runtime.checkpoint import PREFIX, checkpoints, newest_checkpoint
 from ..runtime.console_log import log_to
+from ..runtime.lock import locked
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import compare_after_training
 from .places import check_places
 
-RESULTS = "results.json"
+More = Callable[[ImagePTLEngine], Sequence[Path]]
+"""Writes what else belongs to the results of an engine; returns the files."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,17 @@ class Run:
         if not self.trains:
             return True
         found = newest_checkpoint(self.folder / CHECKPOINTS)
-        if found is None or int(found[1].get("epoch", 0)) < self.config.train.max_epoch:
+        if found is None or found[0] != self.final_weights:
             return False
         return not self._changed(found[1].get("config", {}), "weights")
+
+    def lost(self) -> list[str]:
+        """What an earlier run left in its folder, when no checkpoint of it can be gone on from; else nothing."""
+        if not self.trains:
+            return []
+        left = [self.folder / RESULTS, self.folder / REPORT, *checkpoints(self.folder / CHECKPOINTS)]
+        found = [str(path.relative_to(self.folder)) for path in left if path.exists()]
+        return found if found and newest_checkpoint(self.folder / CHECKPOINTS) is None else []
 
     def check(self, *, resume: bool = False, filled: Collection[str] = ()) -> None:
         """Checks the folders of its data sets, its files, and that a training in its own folder has the same settings.
@@ -127,30 +137,36 @@ class Run:
         else:
             check_folders(data.root, [*data.sources, *data.targets])
 
-    def execute(self, *, resume: bool = False, shown: Sequence[int] = ()) -> ImagePTLEngine:
-        """Trains, tests and writes the report.
+    def execute(self, *, resume: bool = False, shown: Sequence[int] = (), more: More = lambda _: ()) -> ImagePTLEngine:
+        """Trains, tests and writes the report; ``results.json`` comes last of all.
 
         Args:
             resume: continue after the newest complete checkpoint, if there is one.
             shown: queries whose rank lists are shown, instead of those that ``eval.rank_lists`` chooses.
+            more: writes what else belongs to the results.
 
         Returns:
             The engine, with its results.
 
         Raises:
-            ConfigError: see :meth:`check`.
+            ConfigError: see :meth:`check`; or ``resume`` and the folder holds results without a checkpoint.
             FileNotFoundError: see :meth:`check`.
         """
         resume = resume or self.config.model.resume == "auto"
         self.check(resume=resume)
+        if resume and (lost := self.lost()):
+            raise ConfigError(
+                f"--resume: {self.folder} holds {', '.join(lost)} of an earlier run and no checkpoint to go on from. "
+                "Choose another data.save_dir, remove the folder, or omit --resume, which moves them to earlier-N"
+            )
         config = self.config.clone()
         config.defrost()
         if resume and (self.trains or config.model.resume):
             config.model.resume = "auto"
         config.freeze()
         seed_everything(config.train.seed)
-        with freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
-            return _execute(config, self.folder, shown)
+        with locked(self.folder), freed_memory_kept(), log_to(self.folder, "test" if config.test.evaluate else "train"):
+            return _execute(config, self.folder, shown, more)
 
     def _begun_with(self) -> dict[str, Any]:
         """The settings of the training in its folder; empty without one."""
@@ -165,7 +181,7 @@ class Run:
         return differences(then, to_dict(self.config), affects)
 
 
-def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEngine:
+def _execute(config: CfgNode, folder: Path, shown: Sequence[int], more: More) -> ImagePTLEngine:
     started = time.monotonic()
     datamanager = build_datamanager(config)
     if not config.test.evaluate:
@@ -199,8 +215,9 @@ def _execute(config: CfgNode, folder: Path, shown: Sequence[int]) -> ImagePTLEng
         splits=datamanager.splits,
         history={} if config.test.evaluate else engine.history,
         shown=shown,
+        more=lambda: [*compare_after_training(engine, config, folder), *more(engine)],
     )
-    print("Wrote: " + ", ".join(map(str, [*written, *compare_after_training(engine, config, folder)])))
+    print("Wrote: " + ", ".join(map(str, written)))
     return engine
 
 

@@ -19,9 +19,10 @@ from typing import Any
 from ..config.loading import COMMAND_LINE, ConfigError, build_config, get
 from ..config.request import Config, Request, configure, request
 from ..config.words import in_keys
-from ..report.files import run_outputs
+from ..report.files import RESULTS, run_outputs
 from ..runtime.files import archive, replace_file
-from .run import RESULTS, Run, explain_interruption
+from ..runtime.lock import locked
+from .run import Run, explain_interruption
 from .spread import Combination, Outcome, table_csv, table_markdown
 
 RESERVED = {
@@ -95,10 +96,10 @@ class Sweep:
         """
         for run in self.runs:
             run.check(resume=resume)
-        if not resume and (aside := archive(self.folder, TABLES)):
-            print(f"Moved the table of an earlier sweep to {aside}")
         started, number = time.monotonic(), 0
-        with explain_interruption("sweep", self.folder):
+        with locked(self.folder), explain_interruption("sweep", self.folder):
+            if not resume and (aside := archive(self.folder, TABLES)):
+                print(f"Moved the table of an earlier sweep to {aside}")
             for combination in self.combinations:
                 for run in combination.runs:
                     number += 1
@@ -140,9 +141,10 @@ def _outcome(run: Run, resume: bool) -> Outcome:
         if resume and run.is_finished():
             print(f"Finished earlier, not repeated: {run.folder}")
             return Outcome(seed, run.scores())
-        if resume and (run.folder / RESULTS).exists():
-            print(f"Moved results with other settings to {archive(run.folder, run_outputs(run.folder))}")
-        run.execute(resume=resume)
+        with locked(run.folder):
+            if resume and (run.folder / RESULTS).exists():
+                print(f"Moved results with other settings to {archive(run.folder, run_outputs(run.folder))}")
+            run.execute(resume=resume and not run.lost())
         return Outcome(seed, run.scores())
     except Exception as error:  # the other runs go on; the log holds the traceback
         text = f"{type(error).__name__}: {in_keys(error)}"

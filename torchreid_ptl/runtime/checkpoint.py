@@ -2,19 +2,20 @@
 
 import errno
 import io
+import os
 import pickle
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-from torch import nn
 
 from .. import host
 from .errors import WordedError
-from .files import replace_file
+from .files import free_space, replace_file
 from .kinds import wrong_entries
 
 PREFIX = "model.pth.tar-"
@@ -56,11 +57,12 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
     try:
         replace_file(path, buffer.getbuffer())
     except OSError as error:
-        size, free = buffer.getbuffer().nbytes, shutil.disk_usage(path.parent).free
+        size = buffer.getbuffer().nbytes / 2**20
         raise OSError(
             error.errno,
-            f"Could not write the checkpoint {path} ({size / 2**20:,.1f} MiB; {free / 2**20:,.1f} MiB free): "
-            f"{error.strerror}. Earlier checkpoints are untouched; continue from them with model.resume auto",
+            f"Could not write the checkpoint {path} ({size:,.1f} MiB; {free_space(path)}): "
+            f"{os.strerror(error.errno or 0)}. Earlier checkpoints are untouched; continue from them with model.resume "
+            "auto",
         ) from error
 
 
@@ -120,13 +122,30 @@ def foreign_object(error: pickle.UnpicklingError) -> str:
 
 
 def newest_checkpoint(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The sound checkpoint of the latest epoch in a folder and its content; torn and odd ones are named and skipped."""
-    for path in reversed(epoch_checkpoints(folder)):
+    """The sound checkpoint of the latest epoch in a folder and its content; torn and odd ones are named and skipped.
+
+    The best one serves when there is no other and it holds a run.
+    """
+    for path in reversed(checkpoints(folder)):
         try:
-            return path, load_run(path)
+            state = load_run(path)
         except CheckpointError as error:
             print(f"Ignoring {error}")
+            continue
+        if path.name != BEST or not lacking(state):
+            return path, state
     return None
+
+
+def lacking(state: Mapping[str, Any]) -> list[str]:
+    """What a checkpoint lacks to go on from it."""
+    return [key for key in ("state_dict", "optimizer", "epoch") if key not in state]
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """All checkpoints in a folder: the best one, then those of single epochs, oldest first."""
+    best = Path(folder) / BEST
+    return [*([best] if best.is_file() else []), *epoch_checkpoints(folder)]
 
 
 def epoch_checkpoints(folder: str | Path) -> list[Path]:
@@ -136,31 +155,69 @@ def epoch_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def prune_checkpoints(folder: str | Path, keep: int) -> None:
-    """Deletes all but the last ``keep`` checkpoints of single epochs, and what a killed run left half written.
+    """Deletes all but the last ``keep`` checkpoints of single epochs.
 
-    The best checkpoint is a file of its own and stays.
+    The best checkpoint is a file of its own and stays; so do files of other programs, such as torchreid's own engines.
     """
-    for path in (*epoch_checkpoints(folder)[:-keep], *Path(folder).glob(".model*.tmp")):
-        path.unlink()
+    for path in epoch_checkpoints(folder)[:-keep]:
+        if _of_a_run(path):
+            path.unlink()
 
 
-def check_room(folder: str | Path, model: nn.Module, copies: int) -> None:
-    """Makes sure a disk can take as many checkpoints (``copies``) of a model as a run keeps at once.
+def _of_a_run(path: Path) -> bool:
+    """Whether a checkpoint was written by :func:`save_checkpoint` for a run: it holds random states."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            listed = next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")
+            return b"random_state" in archive.read(listed)
+    except (OSError, zipfile.BadZipFile, StopIteration):
+        return False
 
-    Parameters count three times, for the model and two moments of the optimiser.
+
+class Size(io.RawIOBase):
+    """A file that only counts what is written.
+
+    Attributes:
+        total: bytes so far.
+    """
+
+    total = 0
+
+    def write(self, content: Any) -> int:
+        """Counts."""
+        self.total += (size := memoryview(content).nbytes)
+        return size
+
+
+def check_room(folder: str | Path, state: dict[str, Any], copies: int, going_on: bool = False) -> None:
+    """Makes sure a disk can take as many checkpoints (``copies``) as there are at once at the peak of a run.
+
+    Args:
+        folder: of the checkpoints.
+        state: the content of a checkpoint.
+        copies: how many there will be, with the one that is being written.
+        going_on: those in the folder are some of them.
 
     Raises:
         OSError: with the space needed and the space free.
     """
-    needed = 3 * copies * sum(p.numel() * p.element_size() for p in model.parameters())
+    size = Size()
+    torch.save(state, cast(IO[bytes], size))
+    needed = copies * size.total - (_taken(Path(folder)) if going_on else 0)
     there = next(parent for parent in (Path(folder).absolute(), *Path(folder).absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"{copies} checkpoints of this model need about {needed / 2**20:,.0f} MiB and {there} has "
-            f"{free / 2**20:,.0f} MiB free. Free some space, lower keep_last, or choose another save_dir",
+            f"{copies} checkpoints of {size.total / 2**20:,.1f} MiB, with optimiser and random states, need "
+            f"{needed / 2**20:,.1f} MiB and {there} has {free / 2**20:,.1f} MiB free. Free some space, "
+            "lower keep_last, or choose another save_dir",
         )
+
+
+def _taken(folder: Path) -> int:
+    """Bytes of the checkpoints in a folder; a file with two names counts once."""
+    return sum({(facts := path.stat()).st_ino: facts.st_size for path in checkpoints(folder)}.values())
 
 
 def _check_whole(path: Path) -> None:
