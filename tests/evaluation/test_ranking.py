@@ -1,5 +1,6 @@
 import doctest
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -516,3 +517,25 @@ def test_no_query_with_a_match_names_identities_and_cameras():
 
 def test_example_in_the_documentation():
     assert doctest.testmod(ranking).failed == 0
+
+
+def test_descriptors_whose_distances_float32_rounds_are_named():
+    rows = torch.randn(40, 8)
+    with pytest.warns(UserWarning, match=r"lie \d+ times as far from 0 as from each other, and float32 rounds"):
+        ranking.FeatureDistances(rows[:10] + 3000, rows[10:] + 3000)
+    with pytest.warns(UserWarning, match=r"are at most \S+e-25 long, and their squares are too small for float32"):
+        ranking.FeatureDistances(rows[:10] * 1e-25, rows[10:] * 1e-25)
+    empty = rows.clone()
+    empty[[2, 20, 30]] = 0
+    with pytest.warns(UserWarning, match="1 query and 2 gallery rows are zero: they have no direction"):
+        ranking.FeatureDistances(empty[:10], empty[10:], "cosine")
+
+
+@pytest.mark.parametrize("shift", [0, 10])
+def test_descriptors_in_the_usual_range_have_no_remark(shift):
+    rows = torch.randn(40, 8).abs() + shift
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for metric in ("euclidean", "cosine"):
+            ranking.FeatureDistances(rows[:10], rows[10:], metric)
+        ranking.FeatureDistances(torch.zeros(3, 8), torch.zeros(5, 8))

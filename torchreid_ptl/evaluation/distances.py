@@ -1,6 +1,7 @@
 """Distances from queries to a gallery, made block by block; the complete matrix is never held."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -17,6 +18,10 @@ METRICS = ("euclidean", "cosine")
 
 # The sum |q|^2 + |g|^2 + 2 |q| |g| must stay finite in float32.
 _LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max) / 2
+# Below it squares lose digits: the smallest float32 of full precision is 1.2e-38.
+_SHORTEST_NORM = 1e-17
+# |mean|^2 over the mean squared distance from the mean, at which distances have errors of about 1e-3.
+_FARTHEST = 1e4
 # Rows that must be read, converted or normalised are so in parts of this many bytes, which the allocator reuses.
 _PART_BYTES = 16 * 2**20
 _CHECKED_ROWS = 256
@@ -121,6 +126,34 @@ class FeatureDistances(Distances):
             raise ValueError(f"descriptors must have the same dimension, got {dims[0]} (query) and {dims[1]} (gallery)")
         self.shape = (len(self._query), len(self._gallery))
         self._squares = [side.check_finite() for side in (self._query, self._gallery)]
+        remark = self._no_direction() if metric == "cosine" else self._rounded_away()
+        if remark:
+            warnings.warn(remark, stacklevel=2)
+
+    def _no_direction(self) -> str:
+        zeros = [int((squares == 0).sum()) for squares in self._squares]
+        if not any(zeros):
+            return ""
+        return f"{zeros[0]} query and {zeros[1]} gallery rows are zero: they have no direction, and cosine distance 1"
+
+    def _rounded_away(self) -> str:
+        """What |q|^2 + |g|^2 - 2 q.g loses in float32, judged by the first rows of the gallery."""
+        first = slice(0, min(_CHECKED_ROWS, len(self._gallery)))
+        rows = torch.cat([part for _, part in self._gallery.parts(first)])
+        longest = float(torch.linalg.vector_norm(rows.double(), dim=1).max())
+        if 0 < longest < _SHORTEST_NORM:
+            return (
+                f"descriptors are at most {longest:.1e} long, and their squares are too small for float32: multiply "
+                "all by the same number"
+            )
+        mean = rows.mean(dim=0)
+        spread = float((rows - mean).square().sum(dim=1).mean())
+        if float(mean.square().sum()) <= _FARTHEST * spread or spread == 0:
+            return ""
+        return (
+            f"descriptors lie {math.sqrt(float(mean.square().sum()) / spread):.0f} times as far from 0 as from each "
+            "other, and float32 rounds their distances: subtract the same vector from all, their mean for example"
+        )
 
     @torch.no_grad()
     def block(self, rows: slice, columns: slice, out: Tensor | None = None) -> Tensor:
