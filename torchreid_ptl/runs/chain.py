@@ -24,7 +24,7 @@ from ..runtime.files import archive, replace_file
 from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
-from .run import explain_interruption
+from .run import explain_failure
 
 _FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
           "compat.old_images")}  # fmt: skip
@@ -93,7 +93,7 @@ class Chain:
         """
         resume = resume or self.resume
         self.check_files()
-        with locked(self.folder), explain_interruption("chain", self.folder):
+        with locked(self.folder), explain_failure("chain", self.folder):
             self._prepare(resume)
             for stage in self.stages:
                 self._execute(stage, resume, after_stage)
