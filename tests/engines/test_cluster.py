@@ -95,7 +95,7 @@ def test_nothing_of_the_clusters_is_in_a_checkpoint():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0}, "temperature is 0; allowed: numbers above 0"),
+        ({"temperature": 0}, "temperature is 0; allowed: numbers from 0.0001"),
         ({"momentum": 1}, "momentum is 1; allowed: numbers from 0 to below 1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
     ],

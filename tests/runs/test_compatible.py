@@ -303,13 +303,13 @@ def test_settings_that_do_not_go_together(tmp_path, tiny_root, more, message):
         (["compat.rbcl.tau", "0"], "tau is 0"),
         (["compat.old_weights", "{other}"], "belongs to another model: nothing in it fits"),
         (["compat.old_weights", "{part}"], "does not fill the old model osnet_x0_25"),
-        (["compat.independent", "none.pth"], "No checkpoint at none.pth"),
+        (["compat.independent", "none.pth"], "compat.independent names none.pth, which does not exist"),
         (["compat.independent", "{other}"], "belongs to another model"),
         (
             ["compat.losses", "['lce']", "model.name", "osnet_x0_25", "compat.embedding", "pad", "{wide}"],
             "needs classifier",
         ),
-        (["compat.old", "", "compat.features", "none.npz"], "There is no file of features"),
+        (["compat.old", "", "compat.features", "none.npz"], "compat.features names none.npz, which does not exist"),
         (
             ["train.batch_size", "4", "compat.objective", "margin_softmax", "loss.margin_softmax.scale", "0"],
             "scale is 0",

@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit(tmp_path, tiny_root, teacher, capsys):
     assert main(distil(tmp_path, tiny_root, teacher)) == 1
     assert "belongs to another model" in capsys.readouterr().err
     assert main(distil(tmp_path, tiny_root, tmp_path / "none.pth")) == 1
-    assert "FileNotFoundError: No checkpoint at" in capsys.readouterr().err
+    assert "FileNotFoundError: std.teacher_weights names " in capsys.readouterr().err
 
 
 def test_a_teacher_of_another_dimension(tmp_path, tiny_root, teacher, capsys):

@@ -16,7 +16,7 @@ from ..runtime.ranges import shown
 from ..runtime.seeding import random_state_kept
 from .loading import ConfigError, get
 from .loss_settings import loss_arguments
-from .settings import SETTINGS, Setting
+from .settings import LEAST_DEVIATION, LEAST_SIDE, SETTINGS, Setting
 from .words import in_keys
 
 Rule = tuple[bool, str]
@@ -48,14 +48,15 @@ def _check_value(key: str, value: Any, setting: Setting) -> None:
             _require_choice(key, item, setting.choices)
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and not _can_be_a_path(text):
-            raise ConfigError(f"{key} is {shown(text)}; no name or path has such characters")
+            raise ConfigError(f"{key} is {shown(text)}; no name or path is like that, in its characters or its length")
     if not setting.allows(value):
         raise ConfigError(f"{key} is {shown(value)}; allowed: {setting.range or 'finite numbers'} ({setting.help})")
 
 
 def _can_be_a_path(text: str) -> bool:
     try:
-        return b"\0" not in os.fsencode(text)
+        path = os.fsencode(text)
+        return b"\0" not in path and len(path) < 4096 and all(len(name) < 256 for name in path.split(b"/"))
     except UnicodeEncodeError:  # half a pair of surrogates
         return False
 
@@ -134,9 +135,16 @@ def _channels(config: CfgNode) -> list[Rule]:
     return [
         *((len(value) != 3, f"{key} is {value}; images have three channels") for key, value in values.items()),
         *(
-            (any(value) and min(value) <= 0, f"{key} is {value}; deviations are above 0")
+            (
+                any(value) and min(value) < LEAST_DEVIATION,
+                f"{key} is {value}; deviations are from {LEAST_DEVIATION}, or all 0 where they are not set",
+            )
             for key, value in values.items()
             if key.endswith("std")
+        ),
+        *(
+            (0 < get(config, key) < LEAST_SIDE, f"{key} is {get(config, key)}; allowed: 0, or from {LEAST_SIDE}")
+            for key in ("std.height", "std.width", "compat.old_height", "compat.old_width")
         ),
     ]
 

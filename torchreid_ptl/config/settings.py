@@ -68,6 +68,8 @@ def _ours(default: Any, text: str, choices: tuple[str, ...] = (), **more: Any) -
     return Setting(default, text, choices, host=False, **more)
 
 
+LEAST_DEVIATION = 1e-6
+LEAST_SIDE = 16
 PLAIN = ("softmax", "triplet", "mgn", "margin_softmax")
 """Objectives of a network by itself."""
 _STATIC: dict[str, Setting] = {
@@ -98,8 +100,8 @@ _STATIC: dict[str, Setting] = {
     "data.targets": Setting(["market1501"], "data sets to test on"),
     "data.workers": Setting(4, "processes that load images", least=0, most=1024, affects=NOTHING),
     "data.split_id": Setting(0, "split of data sets that have several", least=0, most=1000),
-    "data.height": Setting(256, "image height in pixels", least=16, most=8192),
-    "data.width": Setting(128, "image width in pixels", least=16, most=8192),
+    "data.height": Setting(256, "image height in pixels", least=LEAST_SIDE, most=8192),
+    "data.width": Setting(128, "image width in pixels", least=LEAST_SIDE, most=8192),
     "data.combineall": Setting(False, "train on query and gallery images too"),
     "data.transforms": Setting(
         ["random_flip"],
@@ -108,7 +110,9 @@ _STATIC: dict[str, Setting] = {
     ),
     "data.k_tfm": Setting(1, "views of an image in a batch", least=1, most=1),
     "data.norm_mean": Setting([0.485, 0.456, 0.406], "mean of each channel, images in [0, 1]", least=-10, most=10),
-    "data.norm_std": Setting([0.229, 0.224, 0.225], "standard deviation of each channel", least=Open(0), most=10),
+    "data.norm_std": Setting(
+        [0.229, 0.224, 0.225], "standard deviation of each channel", least=LEAST_DEVIATION, most=10
+    ),
     "data.save_dir": Setting(
         "log", "folder of a run; by default log/ and the names of the configuration files", affects=NOTHING
     ),
@@ -174,7 +178,7 @@ _STATIC: dict[str, Setting] = {
     "loss.cluster.k1": _ours(30, "k-reciprocal neighbours that Jaccard distances are made of", least=1, most=10000),
     "loss.cluster.k2": _ours(6, "neighbours whose codes are averaged; 1 for none", least=1, most=10000),
     "loss.cluster.temperature": _ours(
-        0.05, "temperature of the cross-entropy over the clusters' centres", least=Open(0), most=100
+        0.05, "temperature of the cross-entropy over the clusters' centres", least=1e-4, most=100
     ),
     "loss.cluster.momentum": _ours(0.2, "momentum of a centre in a step", least=0, most=Open(1)),
     # distillation

@@ -25,7 +25,7 @@ from .outputs import Outputs
 _RANGES = {
     "eps": Range(Open(0), Open(1)),
     **dict.fromkeys(("min_samples", "k1", "k2"), Range(1, whole=True)),
-    "temperature": Range(Open(0), 100),
+    "temperature": Range(1e-4, 100),
     "momentum": Range(0, Open(1)),
 }
 
@@ -49,7 +49,7 @@ class ClusterObjective(Objective):
         min_samples: images that make a cluster.
         k1: neighbours of an image.
         k2: neighbours whose codes are averaged.
-        temperature: t, above 0.
+        temperature: t, from 0.0001.
         momentum: m, from 0 (the mean of the last batch) to below 1.
 
     Raises:

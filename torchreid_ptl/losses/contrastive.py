@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.ranges import Open, Range, check_numbers
+from ..runtime.ranges import Range, check_numbers
 from .compatible import CompatibleLoss, check_batch, l2_normalize
 from .registry import register_loss
 
 _RANGES = {
-    "tau": Range(Open(0), 100, usual="0.01 by default"),
+    "tau": Range(1e-8, 100, usual="0.01 by default"),
     "negatives": Range(0, 1_000_000, whole=True, usual="0 for all"),
 }
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.ranges import Open, Range, check_numbers
+from ..runtime.ranges import Range, check_numbers
 from .class_sums import add_by_class
 from .compatible import (
     CompatibleLoss,
@@ -25,7 +25,7 @@ Credible = Literal["all", "entropy"]
 _RANGES = {
     "dim": Range(1, whole=True),
     "queue_size": Range(1, 1_000_000, whole=True, usual="8192 in the paper"),
-    "tau": Range(Open(0), 100, usual="0.05 by default"),
+    "tau": Range(1e-8, 100, usual="0.05 by default"),
     "logit_weight": Range(0, 1_000_000, usual="0.01 in public code"),
 }
 

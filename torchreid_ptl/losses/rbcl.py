@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.ranges import Open, Range, check_numbers
+from ..runtime.ranges import Range, check_numbers
 from .compatible import (
     CompatibleLoss,
     at_least_float32,
@@ -20,7 +20,7 @@ from .registry import register_loss
 
 Gallery = Literal["batch", "nca", "full"]
 _RANGES = {
-    "tau": Range(Open(0), 100, usual="0.01 by default"),
+    "tau": Range(1e-8, 100, usual="0.01 by default"),
     "neighbours": Range(1, 10_000, whole=True, usual="10 by default"),
     **LIMITS,
 }

@@ -11,7 +11,7 @@ from .registry import register_loss
 
 _RANGES = {
     "lambda_": Range(0, Open(1), usual="0.9 in the paper"),
-    "tau": Range(Open(0), 100, usual="0.05 in the paper"),
+    "tau": Range(1e-8, 100, usual="0.05 in the paper"),
     **SCALE,
 }
 

@@ -24,11 +24,8 @@ from ..runtime.files import archive, replace_file
 from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
+from .places import FILES_OF_LOSS
 from .run import explain_failure
-
-_FILES = {"std": ("std.teacher_weights",), "compatible": ("compat.old_weights", "compat.independent", "compat.features",
-          "compat.old_images")}  # fmt: skip
-"""By the name of the loss, the settings that name further files than the weights a stage begins from."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,8 @@ class Chain:
         """
         for stage in self.stages:
             with naming_stage(stage):
-                if stage.start is None:
-                    _require_file("model.load_weights", stage.config.model.load_weights)
-                for key in _FILES.get(stage.config.loss.name, ()):
-                    if key not in dict(stage.references):
-                        _require_file(key, get(stage.config, key))
-                stage.run.check()
+                begun = () if stage.start is None else ("model.load_weights",)
+                stage.run.check(filled=(*begun, *dict(stage.references)))
         self._check_embeddings()
 
     def describe(self, stage: Stage) -> str:
@@ -225,7 +218,9 @@ class Chain:
     def _require_weights_stay(self, moved: Sequence[str]) -> None:
         """Refuses weights that a stage needs and that would be archived."""
         for stage in self.stages:
-            files = [get(stage.asked, key) for key in ("model.load_weights", *_FILES.get(stage.asked.loss.name, ()))]
+            files = [
+                get(stage.asked, key) for key in ("model.load_weights", *FILES_OF_LOSS.get(stage.asked.loss.name, ()))
+            ]
             for weights in filter(None, files):
                 parents = Path(weights).resolve().parents
                 if any((self.folder / name).resolve() in parents for name in moved):
@@ -290,8 +285,3 @@ def _differences(old: dict[str, Any] | None, new: dict[str, Any] | None) -> list
         if old[key] != new[key]
     ]
     return names + differences(old["settings"], new["settings"], "weights")
-
-
-def _require_file(key: str, name: str) -> None:
-    if name and not Path(name).is_file():
-        raise FileNotFoundError(f"{key} names {name}, which does not exist")

@@ -26,6 +26,7 @@ from ..runtime.device import device_of
 from ..runtime.files import safe_name
 from ..runtime.hints import hint
 from ..runtime.lock import locked
+from .places import require_writable
 from .run import Run
 
 FOLDER = "log/evaluation"
@@ -105,6 +106,7 @@ def evaluate_files(
         raise ConfigError("--show needs to know the images: the files of features have no 'paths'")
     folder = Path(settings.data.save_dir)
     require_no_chain(folder)
+    require_writable("data.save_dir", folder)
     with locked(folder), log_to(folder, "test"):
         say_labels(sides["query"], sides["gallery"])
         begin(folder, settings, run_outputs(folder, (*query, *gallery)))

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..runtime.lock import locked
 from ..runtime.memory import freed_memory_kept
 from ..runtime.seeding import seed_everything
 from .comparison import compare_after_training
+from .places import check_places
 
 More = Callable[[ImagePTLEngine], Sequence[Path]]
 """Writes what else belongs to the results of an engine; returns the files."""
@@ -108,19 +109,19 @@ class Run:
         found = [str(path.relative_to(self.folder)) for path in left if path.exists()]
         return found if found and newest_checkpoint(self.folder / CHECKPOINTS) is None else []
 
-    def check(self, *, resume: bool = False) -> None:
-        """Checks the folders of its data sets, and that a training in its own folder has the same settings.
+    def check(self, *, resume: bool = False, filled: Collection[str] = ()) -> None:
+        """Checks the folders of its data sets, its files, and that a training in its own folder has the same settings.
+
+        Args:
+            resume: whether it is to be continued.
+            filled: settings that name files of an earlier stage of a chain, which may be missing.
 
         Raises:
-            ConfigError: its folder is a chain's, or ``resume`` and it holds a training with other settings.
-            FileNotFoundError: the folder of a data set is missing.
+            ConfigError: its folder cannot be written or is a chain's, or ``resume`` and it holds a training with other
+                settings.
+            FileNotFoundError: the folder of a data set or a file is missing.
         """
-        data = self.config.data
         require_no_chain(self.folder)
-        if self.config.test.evaluate:
-            check_folders(data.root, data.targets, training=False)
-        else:
-            check_folders(data.root, [*data.sources, *data.targets])
         then = self._begun_with() if resume and self.trains else {}
         changed = [*self._changed(then, "weights"), *(f"{key} is unknown now" for key in _unknown(then))]
         if changed:
@@ -129,6 +130,12 @@ class Run:
                 "settings it had, choose another data.save_dir, or omit --resume, which moves earlier results to "
                 "earlier-N"
             )
+        check_places(self.config, filled)
+        data = self.config.data
+        if self.config.test.evaluate:
+            check_folders(data.root, data.targets, training=False)
+        else:
+            check_folders(data.root, [*data.sources, *data.targets])
 
     def execute(self, *, resume: bool = False, shown: Sequence[int] = (), more: More = lambda _: ()) -> ImagePTLEngine:
         """Trains, tests and writes the report; ``results.json`` comes last of all.
