@@ -300,3 +300,21 @@ def test_events_on_a_full_disk_are_named(tiny_manager, small_model, tmp_path):
     engine.writer = SimpleNamespace(add_scalar=full, close=lambda: None)
     with pytest.raises(OSError, match=r"No space left on device.*events.out.tfevents"):
         engine.run(save_dir=str(tmp_path), max_epoch=1)
+
+
+def test_a_run_of_torchreid_goes_on_and_keeps_its_checkpoints(tiny_manager, small_model, tmp_path, capsys):
+    """As torchreid.utils.save_checkpoint leaves them."""
+    first = engine_of(tiny_manager(), small_model())
+    folder = tmp_path / "model"
+    for epoch in (1, 2, 3):
+        state = {"state_dict": first.model.state_dict(), "epoch": epoch, "rank1": 0.5}
+        state |= {"optimizer": first.optimizer.state_dict(), "scheduler": first.scheduler.state_dict()}
+        folder.mkdir(exist_ok=True)
+        torch.save(state, folder / f"model.pth.tar-{epoch}")
+    torch.save(state, folder / "model-best.pth.tar")
+    best = (folder / "model-best.pth.tar").read_bytes()
+    engine_of(tiny_manager(), small_model(), keep_last=1).run(save_dir=str(tmp_path), max_epoch=5, resume="auto")
+    assert "model.pth.tar-3: 3 epoch(s) done" in capsys.readouterr().out
+    names = {"model-best.pth.tar", "earlier-1", *(f"model.pth.tar-{epoch}" for epoch in (1, 2, 3, 5))}
+    assert {path.name for path in folder.iterdir()} == names
+    assert (folder / "earlier-1" / "model-best.pth.tar").read_bytes() == best

@@ -184,7 +184,7 @@ def test_a_chain_killed_in_its_second_stage_goes_on_bit_by_bit(whole, tiny_root,
     assert (tmp_path / "log" / "chain.md").read_text() == (whole / "log" / "chain.md").read_text()
 
 
-@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
 def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
     folder, command = copy
     shutil.rmtree(folder / "2-cells")
@@ -195,6 +195,8 @@ def test_a_chain_that_stops_says_how_to_go_on(copy, monkeypatch, capsys, error):
     monkeypatch.setattr(ImagePTLEngine, "train", stop)
     assert main(command("--resume")) == (130 if isinstance(error, KeyboardInterrupt) else 1)
     told = f"The chain stopped. Its files are kept in {folder}; the same command with --resume continues it.\n"
+    if isinstance(error, KeyboardInterrupt):
+        told = "Stopped by Ctrl-C. What is complete is kept. To go on: "
     assert told in capsys.readouterr().err
     assert (folder / f"1-{TINY}" / "results.json").is_file()
 

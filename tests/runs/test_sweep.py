@@ -201,7 +201,7 @@ def test_an_interrupted_sweep_goes_on(asked, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Run, "execute", stopped)
     assert main(arguments) == 130
     assert [row["runs"] for row in table(tmp_path / "log")] == ["1"]
-    assert "with --resume continues it" in capsys.readouterr().err
+    assert "To go on: " in capsys.readouterr().err
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert seen == [1, 2, 2]

@@ -19,6 +19,7 @@ from ..engines import NonFiniteLossError
 from ..host import NameConflictError
 from ..runtime.checkpoint import CheckpointError
 from ..runtime.hints import nearest
+from . import signals
 
 EXPECTED = (CheckpointError, BadImageError, NonFiniteLossError, NameConflictError, OSError, ValueError)
 """Errors of the user: only their message is printed."""
@@ -133,26 +134,35 @@ def _import(name: str) -> None:
     spec.loader.exec_module(module)
 
 
-def report_user_errors(work: Callable[[], object]) -> int:
-    """Runs a command; of an error of the user only the message is printed.
+def report_user_errors(work: Callable[[], object], again: str = "") -> int:
+    """Runs a command; of an error of the user, or a signal to stop, only the message is printed.
+
+    Args:
+        work: the command.
+        again: the line that goes on with it when it is stopped.
 
     Returns:
-        The exit status: 0, 1 after an error, 130 after an interruption.
+        The exit status: 0, 1 after an error, 130 after Ctrl-C (SIGINT), 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # letters that the console's encoding lacks
-    try:
-        work()
-    except KeyboardInterrupt:
-        return 130
-    except EXPECTED as error:
-        print(f"{type(error).__name__}: {in_keys(error)}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        message = explain_lost_worker(error)
-        if message is None:
-            raise
-        print(message, file=sys.stderr)
-        return 1
+    with signals.raised() as received:
+        try:
+            work()
+        except BaseException as error:
+            if received or isinstance(error, KeyboardInterrupt):  # whatever else failed, it was the signal
+                return signals.explain(received, again)
+            message = _explain(error)
+            if message is None:
+                raise
+            print(message, file=sys.stderr)
+            return 1
     return 0
+
+
+def _explain(error: BaseException) -> str | None:
+    """The message of an error of the user; None for any other."""
+    if isinstance(error, EXPECTED):
+        return f"{type(error).__name__}: {in_keys(error)}"
+    return explain_lost_worker(error) if isinstance(error, RuntimeError) else None

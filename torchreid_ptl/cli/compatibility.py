@@ -8,12 +8,13 @@ from ..config.loading import COMMAND_LINE, ConfigError
 from ..evaluation.descriptors import DIMENSIONS
 from ..runs.compatibility import FRACTIONS, compare_files, compare_models
 from .arguments import asked, parse, parser_of, report_user_errors
+from .signals import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/compatibility.py`` and ``torchreid_ptl compatibility``; returns the exit status."""
     parsed = read(arguments)
-    return report_user_errors(lambda: _compare(parsed))
+    return report_user_errors(lambda: _compare(parsed), command_line("compatibility", arguments, resume=False))
 
 
 def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from ..config.loading import COMMAND_LINE, ConfigError
 from ..runs.evaluate import evaluate, evaluate_files
 from .arguments import asked, parse, parser_of, report_user_errors
+from .signals import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/evaluate.py`` and ``torchreid_ptl evaluate``; returns the exit status."""
     parsed = read(arguments)
-    return report_user_errors(lambda: _evaluate(parsed))
+    return report_user_errors(lambda: _evaluate(parsed), command_line("evaluate", arguments, resume=False))
 
 
 def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from ..config.loading import ConfigError
 from ..runs.sweep import Sweep
 from .arguments import SWITCHES, add_training, asked, parse, parser_of, report_user_errors
+from .signals import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/sweep.py`` and ``torchreid_ptl sweep``; returns the exit status, 1 when a run failed."""
     parsed = read(arguments)
     failed: list[int] = []
-    status = report_user_errors(lambda: failed.append(sweep_of(parsed).execute(resume=parsed.resume)))
+    again = command_line("sweep", arguments, resume=True)
+    status = report_user_errors(lambda: failed.append(sweep_of(parsed).execute(resume=parsed.resume)), again)
     if any(failed):
         print(f"{failed[0]} run(s) of the sweep failed; the table has the reasons", file=sys.stderr)
     return status or int(any(failed))

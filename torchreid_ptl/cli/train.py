@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 from ..runs.train import train
 from .arguments import add_training, asked, parse, parser_of, report_user_errors
+from .signals import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tools/main.py`` and ``torchreid_ptl train``; returns the exit status."""
     parsed = read(arguments)
-    return report_user_errors(lambda: train(asked(parsed), dry_run=parsed.dry_run))
+    again = command_line("train", arguments, resume=not parsed.dry_run)
+    return report_user_errors(lambda: train(asked(parsed), dry_run=parsed.dry_run), again)
 
 
 def read(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,6 +12,7 @@ from ..runtime.checkpoint import (
     CheckpointError,
     check_room,
     checkpoints,
+    is_own,
     lacking,
     load_run,
     newest_checkpoint,
@@ -19,7 +20,7 @@ from ..runtime.checkpoint import (
     save_checkpoint,
 )
 from ..runtime.errors import MissingFileError
-from ..runtime.files import same_file
+from ..runtime.files import archive, same_file
 from ..runtime.seeding import random_state, set_random_state
 from ..runtime.weights import load_weights, unwrap
 
@@ -98,6 +99,8 @@ def keep(engine: "ImagePTLEngine", folder: Path, epoch: int, rank1: float, is_be
     state = snapshot(engine, epoch, rank1)
     path = folder / f"{PREFIX}{epoch + 1}"
     if is_best:
+        if (folder / BEST).exists() and not is_own(folder / BEST):
+            print(f"Moved {BEST} of another program to {archive(folder, [BEST])}")
         save_checkpoint(state, folder / BEST)
         same_file(folder / BEST, path)
     else:

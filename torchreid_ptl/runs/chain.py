@@ -25,7 +25,7 @@ from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
 from .places import FILES_OF_LOSS
-from .run import explain_interruption
+from .run import explain_failure
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Chain:
         """
         resume = resume or self.resume
         self.check_files()
-        with locked(self.folder), explain_interruption("chain", self.folder):
+        with locked(self.folder), explain_failure("chain", self.folder):
             self._prepare(resume)
             for stage in self.stages:
                 self._execute(stage, resume, after_stage)

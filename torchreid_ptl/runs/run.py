@@ -239,20 +239,13 @@ def _verified(engine: ImagePTLEngine, config: CfgNode) -> list[TargetResult]:
 
 
 @contextmanager
-def explain_interruption(what: str, folder: Path, errors: bool = True) -> Iterator[None]:
-    """Prints how to resume when long work stops.
-
-    Args:
-        what: the work, in a word.
-        folder: of the results.
-        errors: False to print only after an interruption by the user.
-    """
+def explain_failure(what: str, folder: Path) -> Iterator[None]:
+    """Prints how to resume when long work (``what``) with results in a folder fails; the command tells of signals."""
     try:
         yield
-    except BaseException as error:
-        if errors or isinstance(error, KeyboardInterrupt):
-            print(
-                f"The {what} stopped. Its files are kept in {folder}; the same command with --resume continues it.",
-                file=sys.stderr,
-            )
+    except Exception:
+        print(
+            f"The {what} stopped. Its files are kept in {folder}; the same command with --resume continues it.",
+            file=sys.stderr,
+        )
         raise

@@ -22,7 +22,7 @@ from ..config.words import in_keys
 from ..report.files import RESULTS, run_outputs
 from ..runtime.files import archive, replace_file
 from ..runtime.lock import locked
-from .run import Run, explain_interruption
+from .run import Run, explain_failure
 from .spread import Combination, Outcome, table_csv, table_markdown
 
 RESERVED = {
@@ -97,7 +97,7 @@ class Sweep:
         for run in self.runs:
             run.check(resume=resume)
         started, number = time.monotonic(), 0
-        with locked(self.folder), explain_interruption("sweep", self.folder):
+        with locked(self.folder), explain_failure("sweep", self.folder):
             if not resume and (aside := archive(self.folder, TABLES)):
                 print(f"Moved the table of an earlier sweep to {aside}")
             for combination in self.combinations:

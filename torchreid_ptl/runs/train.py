@@ -5,7 +5,7 @@ from typing import Any
 from ..config.request import Config, configure, request
 from .chain import Chain
 from .dry_run import try_chain, try_run
-from .run import Run, explain_interruption
+from .run import Run
 
 
 def train(config: Config = None, *, dry_run: bool = False, resume: bool = False, **overrides: Any) -> Any:
@@ -37,5 +37,4 @@ def train(config: Config = None, *, dry_run: bool = False, resume: bool = False,
     run = Run(configure(asked))
     if dry_run:
         return try_run(run)
-    with explain_interruption("run", run.folder, errors=False):
-        return run.execute(resume=resume)
+    return run.execute(resume=resume)

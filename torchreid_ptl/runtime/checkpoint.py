@@ -160,11 +160,11 @@ def prune_checkpoints(folder: str | Path, keep: int) -> None:
     The best checkpoint is a file of its own and stays; so do files of other programs, such as torchreid's own engines.
     """
     for path in epoch_checkpoints(folder)[:-keep]:
-        if _of_a_run(path):
+        if is_own(path):
             path.unlink()
 
 
-def _of_a_run(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether a checkpoint was written by :func:`save_checkpoint` for a run: it holds random states."""
     try:
         with zipfile.ZipFile(path) as archive:
