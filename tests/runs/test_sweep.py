@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from torchreid_ptl.cli.arguments import SWITCHES
 from torchreid_ptl.cli.sweep import main, read, sweep_of
 from torchreid_ptl.cli.train import main as run_once
-from torchreid_ptl.config.loading import get, to_dict
+from torchreid_ptl.config.loading import ConfigError, get, to_dict
 from torchreid_ptl.runs import Run, Sweep
 from torchreid_ptl.runs.spread import NOTE, Combination, Outcome, rows, spread, table_csv, table_markdown
 from torchreid_ptl.runs.sweep import RESERVED
@@ -275,7 +275,18 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lr", "1", "--values", "train.lr", "2"], [], "--values has 'train.lr' twice"),
         (["--values", "train.lr"], [], "--values train.lr has no value"),
         (["--seeds", "1", "2", "1"], [], "--seeds has '1' twice"),
-        (["--seeds", "one"], [], "--seeds takes integers; got one"),
+        (["--seeds", "one"], [], "--seeds takes integers; got 'one'"),
+        (["--seeds", "1", "1.5", "1e3"], [], "--seeds takes integers; got '1.5', '1e3'"),
+        (["--seeds", "1", "-1"], [], "seed -1: train.seed is -1; allowed: from 0 to 4294967295"),
+        (["--seeds", "1", "4294967296"], [], "seed 4294967296: train.seed is 4294967296; allowed"),
+        (["--seeds", "1", "9" * 30], [], "--seeds takes integers"),
+        (["--values", "train", "1"], [], "Unknown key 'train' in .*: it is a section with the keys"),
+        (["--values", "train.lr", "0.1", "nan"], [], "train.lr in .* is 'nan'"),
+        (["--values", "train.lr", "0.1", "1e999"], [], "train.lr is inf; allowed: above 0"),
+        (["--values", "train.max_epoch", "1", "0x" + "f" * 6000], [], "train.max_epoch is .*; allowed: from 0"),
+        (["--values", "data.workers", "0", "1000000000000"], [], "data.workers is 1000000000000; allowed"),
+        (["--values", "model.load_weights", "", "none.pth"], [], "model.load_weights names none.pth, which does not"),
+        (["--seeds", *map(str, range(10_001))], [], "The sweep has 10001 runs; at most 10000"),
         (["--seeds", "1"], ["train.seed", "2"], "train.seed is given as KEY VALUE and as --seeds 1"),
         (["--values", "train.seed", "1", "2"], [], "--values train.seed: --seeds repeats"),
         (["--values", "data.save_dir", "a", "b"], [], "--values data.save_dir: every run has a folder of its own"),
@@ -321,6 +332,41 @@ def test_a_sweep_from_python(tmp_path, pretended, tiny_root):
         (0.25, 13),
     ]
     assert [row["failed"][:8] for row in table(tmp_path)] == ["seed 13:"] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "seeds", "message"),
+    [
+        ({"train.lr": 0.1}, [1], "values of train.lr are 0.1; give a list of them"),
+        ({"train.lr": "0.1"}, [1], "values of train.lr are '0.1'; give a list of them"),
+        ({"train.lr": [0.1]}, 5, "seeds are 5; give a list of them"),
+        ({}, [1.5], "--seeds takes integers; got 1.5"),
+        ({}, [True], "--seeds takes integers; got True"),
+        ({"train.lr": [0.1, float("nan")]}, [1], "train.lr is nan; allowed: above 0"),
+        ({"train.lr": [0.1, None]}, [1], "train.lr in the command line is None"),
+        ({"train.max_epoch": [1, True]}, [1], "train.max_epoch in the command line is True"),
+    ],
+)
+def test_mistakes_from_python(values, seeds, message):
+    with pytest.raises(ConfigError, match=message):
+        Sweep(None, values, seeds=seeds)
+
+
+def test_a_score_that_is_not_finite_fails_its_run_alone(asked, tmp_path, pretended):
+    real = Run.execute
+
+    def pretend(run, **options):
+        real(run, **options)
+        if run.config.train.seed == 1:
+            path = run.folder / "results.json"
+            path.write_text(re.sub(r'"mAP": [0-9.]+', '"mAP": null', path.read_text()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "execute", pretend)
+        assert main(asked("--seeds", "1", "2")) == 1
+    (row,) = table(tmp_path / "log")
+    assert row["runs"] == "1"
+    assert "seed 1: ValueError: mAP and rank-1 on drawn_pedestrians_tiny are (None, 0.5)" in row["failed"]
 
 
 def test_the_commands_of_the_guide_are_understood(monkeypatch):

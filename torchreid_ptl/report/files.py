@@ -1,6 +1,5 @@
 """Files of a run: results.json, config.yaml, scores of each query, pictures, report.html."""
 
-import json
 import platform
 import re
 import time
@@ -23,6 +22,7 @@ from ..evaluation import Descriptors
 from ..runtime.checkpoint import checkpoints
 from ..runtime.device import device_of
 from ..runtime.files import archive, replace_file, safe_name
+from ..runtime.json_text import as_json
 from ..runtime.tables import as_csv
 from ..version import __version__
 from .target import TargetResult, chosen_rows, has_images, path_of, settings_of_test, target_page
@@ -160,7 +160,7 @@ def write_json(folder: Path, content: Mapping[str, Any], facts: Mapping[str, Any
     """Writes ``results.json``, the last file of a folder: the content, the provenance and the configuration."""
     path = folder / RESULTS
     everything = {**content, "provenance": facts, "config": to_dict(config)}
-    replace_file(path, (json.dumps(everything, indent=2) + "\n").encode())
+    replace_file(path, as_json(everything).encode())
     return path
 
 

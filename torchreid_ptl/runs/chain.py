@@ -21,6 +21,7 @@ from ..config.words import in_keys
 from ..engines import CHECKPOINTS, ImagePTLEngine
 from ..report.files import RECORD, RESULTS, WRITTEN_BY_TRAINING, archive_previous, run_outputs
 from ..runtime.files import archive, replace_file
+from ..runtime.json_text import as_json
 from ..runtime.lock import locked, require_unlocked
 from .chain_plan import NAME, ROLES, Stage, plan_stages
 from .chain_summary import SUMMARY, summarise
@@ -176,7 +177,7 @@ class Chain:
                 require_unlocked(self.folder / name)
             self._require_weights_stay(moved)
             archive_previous(self.folder, moved)
-            replace_file(self.folder / RECORD, (json.dumps(self.record(), indent=2) + "\n").encode())
+            replace_file(self.folder / RECORD, as_json(self.record()).encode())
         text = yaml.safe_dump(self.as_config(), sort_keys=False)
         replace_file(self.folder / "config.yaml", text.encode())
 

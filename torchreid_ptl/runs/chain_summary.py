@@ -1,6 +1,5 @@
 """The table of a chain: a row for each stage, two columns for each target."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from yacs.config import CfgNode
 
 from ..report.files import RESULTS, provenance
 from ..runtime.files import replace_file
+from ..runtime.json_text import as_json
 from ..runtime.tables import as_csv, as_markdown
 from .chain_plan import Stage
 
@@ -37,7 +37,7 @@ def summarise(folder: Path, common: CfgNode, stages: Sequence[Stage]) -> list[Pa
     ]
     content = {"stages": rows, "provenance": provenance(common, seconds)}
     paths = [folder / name for name in (*SUMMARY, RESULTS)]
-    for path, text in zip(paths, (table, as_csv([header, *lines]), json.dumps(content, indent=2) + "\n"), strict=True):
+    for path, text in zip(paths, (table, as_csv([header, *lines]), as_json(content)), strict=True):
         replace_file(path, text.encode("utf-8", "backslashreplace"))
     return paths
 
@@ -57,7 +57,7 @@ def _row(stage: Stage, stages: Sequence[Stage]) -> dict[str, Any]:
 
 def _percent(targets: dict[str, Any]) -> dict[str, str]:
     return {
-        f"{name} {figure}": f"{100 * score:.2f}"
+        f"{name} {figure}": "" if score is None else f"{100 * score:.2f}"
         for name, found in targets.items()
         for figure, score in (("mAP", found["mAP"]), ("rank-1", found["cmc"]["1"]))
     }

@@ -1,6 +1,7 @@
 """One run: a folder and a configuration; resumable."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -80,8 +81,16 @@ class Run:
         return found
 
     def scores(self) -> dict[str, tuple[float, float]]:
-        """MAP and rank-1 of each target, between 0 and 1."""
-        return {name: (found["mAP"], found["cmc"]["1"]) for name, found in self.results()["targets"].items()}
+        """MAP and rank-1 of each target, between 0 and 1.
+
+        Raises:
+            ValueError: a score was not finite.
+        """
+        scores = {name: (found["mAP"], found["cmc"]["1"]) for name, found in self.results()["targets"].items()}
+        for name, pair in scores.items():
+            if not all(isinstance(score, float | int) and math.isfinite(score) for score in pair):
+                raise ValueError(f"mAP and rank-1 on {name} are {pair} in {self.folder / RESULTS}: they are not finite")
+        return scores
 
     def is_finished(self) -> bool:
         """Whether its folder holds the results of these settings."""

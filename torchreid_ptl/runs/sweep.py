@@ -8,6 +8,7 @@ product and a loop.
 import gc
 import hashlib
 import itertools
+import math
 import re
 import sys
 import time
@@ -22,6 +23,7 @@ from ..config.words import in_keys
 from ..report.files import RESULTS, run_outputs
 from ..runtime.files import archive, replace_file
 from ..runtime.lock import locked
+from ..runtime.ranges import shown
 from .run import Run, explain_failure
 from .spread import Combination, Outcome, table_csv, table_markdown
 
@@ -31,6 +33,7 @@ RESERVED = {
     "model.resume": "--resume continues a sweep",
 }
 """Keys that cannot be swept, and why."""
+MOST_RUNS = 10_000
 TABLES = ("sweep.csv", "sweep.md")
 
 
@@ -63,7 +66,9 @@ class Sweep:
         seeds: Iterable[int | str] = (),
         **overrides: Any,
     ) -> None:
-        asked, values, seeds = request(config, overrides), dict(values or {}), list(seeds)
+        asked, values = request(config, overrides), dict(values or {})
+        seeds = _listed("seeds", seeds)
+        values = {key: _listed(f"values of {key}", each) for key, each in values.items()}
         _check_keys(asked, values, seeds)
         base = build_config([*asked.files, *asked.given])  # need not be valid without a swept value
         if base.model.resume:
@@ -73,6 +78,11 @@ class Sweep:
         axes = [[(key, value, _shown(_typed(key, value))) for value in each] for key, each in values.items()]
         for axis in axes:
             _refuse_twice(f"--values {axis[0][0]}", [shown for *_, shown in axis])
+        planned = math.prod([len(numbers), *map(len, axes)])
+        if planned > MOST_RUNS:
+            raise ConfigError(
+                f"The sweep has {planned} runs; at most {MOST_RUNS} are allowed. Give fewer values or seeds"
+            )
         self.combinations = [self._combination(asked, each, numbers) for each in itertools.product(*axes)]
         _refuse_twice("The sweep", [str(run.folder) for run in self.runs])
 
@@ -92,7 +102,7 @@ class Sweep:
 
         Raises:
             ConfigError: ``resume`` finds runs with other settings; nothing ran.
-            FileNotFoundError: the folder of a data set is missing; nothing ran.
+            FileNotFoundError: the folder of a data set or a file is missing; nothing ran.
         """
         for run in self.runs:
             run.check(resume=resume)
@@ -169,6 +179,12 @@ def _check_keys(asked: Request, values: Mapping[str, Sequence[Any]], seeds: Sequ
         raise ConfigError(f"train.seed is given as KEY VALUE and as --seeds {' '.join(map(str, seeds))}; choose one")
 
 
+def _listed(what: str, given: Any) -> list[Any]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ConfigError(f"{what} are {shown(given)}; give a list of them")
+    return list(given)
+
+
 def _refuse_twice(where: str, names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -176,10 +192,10 @@ def _refuse_twice(where: str, names: Sequence[str]) -> None:
 
 
 def _read_seeds(given: Sequence[int | str]) -> list[int]:
-    try:
-        seeds = [int(seed) for seed in given]
-    except ValueError as error:
-        raise ConfigError(f"--seeds takes integers; got {' '.join(map(str, given))}") from error
+    wrong = [seed for seed in given if type(seed) is not int and not re.fullmatch(r"[+-]?[0-9]{1,20}", str(seed))]
+    if wrong:
+        raise ConfigError(f"--seeds takes integers; got {', '.join(map(shown, wrong))}")
+    seeds = [int(seed) for seed in given]
     _refuse_twice("--seeds", [str(seed) for seed in seeds])
     return seeds
 
@@ -192,7 +208,9 @@ def _shown(value: Any) -> str:
     """The same text for equal values, so that 0.50 is 0.5."""
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return value
+    return shown(value).removesuffix(".0") if isinstance(value, float) else shown(value)
 
 
 def _pairs(values: Mapping[str, str]) -> list[str]:
