@@ -284,7 +284,7 @@ def test_a_new_sweep_keeps_the_table_of_the_old_one(asked, tmp_path, pretended):
         (["--values", "train.lr", "0.1", "nan"], [], "train.lr in .* is 'nan'"),
         (["--values", "train.lr", "0.1", "1e999"], [], "train.lr is inf; allowed: above 0"),
         (["--values", "train.max_epoch", "1", "0x" + "f" * 6000], [], "train.max_epoch is .*; allowed: from 0"),
-        (["--values", "data.workers", "0", "1000000000000"], [], "data.workers is 1000000000000; allowed"),
+        (["--values", "eval.memory_mb", "64", "1000000000000"], [], "eval.memory_mb is 1000000000000; allowed"),
         (["--values", "model.load_weights", "", "none.pth"], [], "model.load_weights names none.pth, which does not"),
         (["--seeds", *map(str, range(10_001))], [], "The sweep has 10001 runs; at most 10000"),
         (["--seeds", "1"], ["train.seed", "2"], "train.seed is given as KEY VALUE and as --seeds 1"),
