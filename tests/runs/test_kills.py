@@ -87,7 +87,7 @@ def comparison(folder, root, *more, old):
 
 
 EVERY = {"chain": 7, "sweep": 7, "compatible": 5}
-"""Where a command takes longer, one operation of so many; with 1 each ended alike."""
+"""Where a command takes longer, one operation of so many; 1 tries each."""
 KINDS = {"run": run, "chain": chain, "sweep": sweep, "compatible": compatible, "comparison": comparison}
 
 
