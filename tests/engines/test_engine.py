@@ -273,7 +273,7 @@ def test_queries_without_match_stop_the_run_before_it_begins(tiny_manager):
 
     query, gallery = [("a", 1, 0, 0), ("b", 2, 0, 0)], [("c", 1, 1, 0), ("d", 2, 0, 0)]
     check_identities("some", query, gallery)
-    with pytest.raises(ValueError, match=r"1 of 2 queries of 'some' .*identity 2 is seen .*cameras \[0\] only"):
+    with pytest.raises(ValueError, match=r"1 of 2 queries of 'some' .*identity 2 is seen .*cameras \[1\] only"):
         check_identities("some", query, gallery, "error")
 
 

@@ -87,7 +87,7 @@ def comparison(folder, root, *more, old):
 
 
 EVERY = {"run": 4, "chain": 20, "sweep": 20, "compatible": 14, "comparison": 4}
-"""One operation of so many, for the time; a step of 1 is the exhaustive check."""
+"""One operation of so many, for the time; 1 tries each."""
 KINDS = {"run": run, "chain": chain, "sweep": sweep, "compatible": compatible, "comparison": comparison}
 
 
