@@ -21,7 +21,9 @@ def load(tmp_path, content, name="own.yaml"):
     return load_config(tmp_path / name)
 
 
-@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["plain", "with a mark"])
+@pytest.mark.parametrize(
+    "mark", [pytest.param(b"", marks=pytest.mark.slow), codecs.BOM_UTF8], ids=["plain", "with a mark"]
+)
 def test_utf8_is_read_in_every_locale(tmp_path, mark):
     path = tmp_path / "own.yaml"
     path.write_bytes(mark + "# réglages\ntrain: {max_epoch: 7}\ndata: {save_dir: log/été}\n".encode())

@@ -63,7 +63,10 @@ def test_stock_engines_reset_at_each_epoch_and_carry_within_it(tiny_manager, sma
     assert re.fullmatch(r"(0\+{2,3}){2}", epochs), epochs  # the identity sampler fills three or four batches
 
 
-@pytest.mark.parametrize("name", ["mgn", "mgn_ptl_v2", "densenet121_fc512_ptl", "mobilenetv2_x1_0_ptl_v2"])
+@pytest.mark.parametrize("name", [
+        pytest.param("mgn", marks=pytest.mark.slow), pytest.param("mgn_ptl_v2", marks=pytest.mark.slow),
+        "densenet121_fc512_ptl", "mobilenetv2_x1_0_ptl_v2",
+    ])  # fmt: skip
 @pytest.mark.parametrize("kind", ["softmax", "triplet"])
 def test_stock_engines_drive_models_with_several_heads_and_of_other_families(tiny_manager, name, kind):
     manager = tiny_manager(train_sampler="RandomIdentitySampler", num_instances=2)

@@ -18,7 +18,14 @@ assert os.environ.get("MPLBACKEND") == (sys.argv[2] or None), os.environ.get("MP
 """
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", ""])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("module://matplotlib_inline.backend_inline", marks=pytest.mark.slow),
+        "nonsense",
+        pytest.param("", marks=pytest.mark.slow),
+    ],
+)
 def test_pictures_are_drawn_whatever_backend_is_named(tmp_path, backend):
     named = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
     named.update({"MPLBACKEND": backend} if backend else {})

@@ -342,6 +342,7 @@ def test_a_dry_run_needs_nothing_that_the_run_needs(tmp_path, monkeypatch, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_chain_of_the_quickstart_names_its_stages(tmp_path, monkeypatch, capsys):
     """The old model and the independent one are stages of the chain."""
     monkeypatch.chdir(tmp_path)

@@ -129,7 +129,7 @@ def kill(arguments, folder, before):
     ("kind", "before"),
     [
         ("run", "report.html"),
-        ("compatible", "matrix_drawn_pedestrians_tiny.csv"),
+        pytest.param("compatible", "matrix_drawn_pedestrians_tiny.csv", marks=pytest.mark.slow),
         pytest.param("chain", "results.json", marks=pytest.mark.slow),
     ],
 )

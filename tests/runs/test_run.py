@@ -77,6 +77,7 @@ def test_overrides_are_sections_or_dotted_keys(settings):
         Sweep("quickstart")
 
 
+@pytest.mark.slow
 def test_train_tries_a_run_and_a_chain_without_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torchreid_ptl.train("quickstart", dry_run=True)

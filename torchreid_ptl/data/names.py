@@ -49,10 +49,10 @@ def check_use(sources: Sequence[str], targets: Sequence[str], combineall: bool =
     for name in targets:
         if host.is_train_only(name):
             raise ArgumentError(joined.no_target(name, parts_of(name)))
+    _require_different_tests(targets)
     twice = [name for name in targets if list(targets).count(name) > 1]
     if twice:
         raise ArgumentError(f"{{targets}} are {', '.join(targets)}: {twice[0]} is named twice. Name it once")
-    _require_different_tests(targets)
     pieces = [(piece, name) for name in sources for piece in parts_of(name)]
     _require_held_out(targets, pieces)
     made = [name for name in sources if part_of(name) or parts_of(name) != (name,)]
