@@ -86,7 +86,7 @@ def comparison(folder, root, *more, old):
     return ["compatibility", *data(root), *version, *version, *sizes, "data.save_dir", str(folder)]
 
 
-EVERY = {"run": 4, "chain": 20, "sweep": 20, "compatible": 14, "comparison": 4}
+EVERY = {"run": 10, "chain": 40, "sweep": 40, "compatible": 30, "comparison": 12}
 """One operation of so many, for the time; 1 tries each."""
 KINDS = {"run": run, "chain": chain, "sweep": sweep, "compatible": compatible, "comparison": comparison}
 
