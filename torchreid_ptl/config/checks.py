@@ -319,13 +319,12 @@ def _validate_losses(config: CfgNode) -> None:
         ]
     )
     for name in compat.losses:
+        arguments = loss_arguments(compat[name])
         try:
             with random_state_kept():
-                build_loss(name, loss_arguments(compat[name]), dim=1, num_classes=1, seed=0)
+                build_loss(name, arguments, dim=1, num_classes=1, seed=0)
+        except WordedError as error:
+            keys = {argument: f"compat.{name}.{argument.removesuffix('_')}" for argument in arguments}
+            raise ConfigError(worded(error, keys)) from error
         except ValueError as error:
-            keys = {
-                argument: f"compat.{name}.{argument.removesuffix('_')}" for argument in loss_arguments(compat[name])
-            }
-            raise ConfigError(
-                worded(error, keys) if isinstance(error, WordedError) else f"compat.{name}: {error}"
-            ) from error
+            raise ConfigError(f"compat.{name}: {error}") from error

@@ -284,13 +284,11 @@ class _Settings(Mapping[str, Setting]):
 
 @functools.cache
 def _with_losses(losses: tuple[type, ...]) -> dict[str, Setting]:
-    names, own = (
-        list(_STATIC),
-        {
-            name: _ours(default, text, choices, least=allowed.least, most=allowed.most)
-            for name, (default, text, choices, allowed) in loss_keys().items()
-        },
-    )
+    names = list(_STATIC)
+    own = {
+        name: _ours(default, text, choices, least=allowed.least, most=allowed.most)
+        for name, (default, text, choices, allowed) in loss_keys().items()
+    }
     place = 1 + max(index for index, name in enumerate(names) if name.startswith("compat."))
     found = {name: _STATIC.get(name) or own[name] for name in (*names[:place], *own, *names[place:])}
     found["compat.losses"] = replace(found["compat.losses"], choices=tuple(registered_losses()))

@@ -15,6 +15,7 @@ import torch
 from ..runtime.checkpoint import foreign_object
 from ..runtime.files import replace_file
 from ..runtime.hints import hint
+from ..runtime.weights import is_odd
 
 KEYS = ("features", "pids", "camids")
 SUFFIXES = (".npz", ".pt")
@@ -64,7 +65,7 @@ class FeatureFile:
             raise FeatureFileError(f"{self.path}: features must be (images, dimensions), got {tuple(features.shape)}")
         if not _is_real(features.dtype):
             raise FeatureFileError(f"{self.path}: features must be real numbers, got {features.dtype}")
-        if isinstance(features, torch.Tensor) and (features.layout is not torch.strided or features.is_meta):
+        if isinstance(features, torch.Tensor) and is_odd(features):
             kind = "without values" if features.is_meta else str(features.layout)
             raise FeatureFileError(f"{self.path}: features must be a dense tensor (to_dense()), got one {kind}")
         self.shape = (int(features.shape[0]), int(features.shape[1]))

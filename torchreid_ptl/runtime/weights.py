@@ -145,7 +145,7 @@ def state_of(content: Mapping[str, Any], label: str) -> dict[str, Tensor]:
             key = key.split(".", 1)[1]
         if isinstance(value, Tensor):
             plain[key] = value
-    odd = [key for key, value in plain.items() if _is_odd(value)]
+    odd = [key for key, value in plain.items() if is_odd(value)]
     if odd:
         raise CheckpointError(
             f"{label} has tensors that are quantised, sparse, complex or without values: {', '.join(odd[:3])}. "
@@ -189,7 +189,8 @@ def _inner(content: Mapping[str, Any], label: str) -> Mapping[str, Any]:
     return _inner(nested[states[0]], label) if states else {}
 
 
-def _is_odd(value: Tensor) -> bool:
+def is_odd(value: Tensor) -> bool:
+    """Whether a tensor is quantised, sparse, complex or without values."""
     return value.is_quantized or value.layout is not torch.strided or value.is_complex() or value.is_meta
 
 
