@@ -67,6 +67,24 @@ def test_what_fails_because_of_the_signal_is_the_signal(capsys):
     assert capsys.readouterr().err == "Stopped by SIGTERM. What is complete is kept. To go on: again\n"
 
 
+def test_after_the_signal_the_end_of_a_process_that_loads_images_is_no_error():
+    def dead(*_):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+
+    before = signal.signal(signal.SIGCHLD, dead)
+    try:
+        with signals.raised() as received:
+            with pytest.raises(RuntimeError, match="is killed"):
+                os.kill(os.getpid(), signal.SIGCHLD)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGCHLD)
+            assert received == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGCHLD) is dead
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_elsewhere_than_in_the_main_thread_signals_are_left_alone():
     found = []
 

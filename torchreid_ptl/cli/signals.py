@@ -20,7 +20,8 @@ _ONE_PRESS = 1.0
 def raised() -> Iterator[list[int]]:
     """Makes SIGINT and SIGTERM a :class:`KeyboardInterrupt`, so that locks and temporary files are removed.
 
-    A second signal ends the process at once. Processes that load images leave SIGINT to this one, which ends them.
+    A second signal ends the process at once. Processes that load images leave SIGINT to this one, which ends them;
+    what they die of afterwards is no error of the loader (torch raises one from its handler of SIGCHLD).
 
     Yields:
         The signals that came.
@@ -39,6 +40,8 @@ def raised() -> Iterator[list[int]]:
             return
         first = time.monotonic()
         received.append(number)
+        # SIG_DFL would print an error when one is pending
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
