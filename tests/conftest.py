@@ -1,5 +1,6 @@
 """What every test may use."""
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -19,6 +20,10 @@ if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     threads = max(1, torch.get_num_threads() // processes)
     torch.set_num_threads(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of programs that tests start
+
+
+gc.freeze()  # modules that stay: a collection need not look at them
+gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

@@ -143,6 +143,7 @@ def test_training_testing_and_comparing_embedded_models(tmp_path, tiny_root, hea
     assert "24" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_with_another_head(tmp_path, tiny_root, capsys):
     command = training(tiny_root, tmp_path / "log", "model.embedding", "16")
     assert main(command) == 0
@@ -160,6 +161,7 @@ def test_configuration_of_the_new_model_for_an_old_one_without_a_head(tmp_path, 
     assert compare([*versions, *where, *SMALL]) == 0
 
 
+@pytest.mark.slow
 def test_an_embedded_teacher_and_student(tmp_path, tiny_root, head, capsys):
     weights = head(32, "osnet_x0_25_ptl")
     command = training(

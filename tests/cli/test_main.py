@@ -108,6 +108,7 @@ def test_a_run_leaves_results_configuration_pictures_events_and_a_log(tmp_path, 
     assert final["train"]["max_epoch"] == 2
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_scores(tmp_path, tiny_root):
     scores = []
     for name in ("a", "b"):
@@ -117,6 +118,7 @@ def test_the_same_seed_gives_the_same_scores(tmp_path, tiny_root):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_only_testing(tmp_path, tiny_root):
     assert main(small(tmp_path, tiny_root)) == 0
     trained = json.loads((tmp_path / "log" / "results.json").read_text())["targets"]
@@ -295,6 +297,7 @@ def test_every_configuration_runs_dry(names, tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_adamw_one_cycle_and_staged_learning_rates(tmp_path, tiny_root):
     staged = [
         "train.staged_lr",

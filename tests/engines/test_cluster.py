@@ -105,7 +105,7 @@ def test_settings_out_of_range(options, message):
         ClusterObjective(**options)
 
 
-@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomIdentitySampler"])
+@pytest.mark.parametrize("sampler", [pytest.param("RandomSampler", marks=pytest.mark.slow), "RandomIdentitySampler"])
 def test_a_run_clusters_before_each_epoch(tiny_manager, small_model, tmp_path, capsys, sampler):
     manager = tiny_manager(train_sampler=sampler, num_instances=2, transforms=["random_flip", "random_erase"])
     objective = ClusterObjective(**LOOSE)
@@ -143,7 +143,7 @@ def test_centres_are_the_means_of_what_the_model_says_of_plain_images(tiny_manag
         torch.testing.assert_close(centre, sums[cluster] / sums[cluster].norm())
 
 
-@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomIdentitySampler"])
+@pytest.mark.parametrize("sampler", [pytest.param("RandomSampler", marks=pytest.mark.slow), "RandomIdentitySampler"])
 def test_a_resumed_run_equals_one_never_stopped(tiny_manager, small_model, tmp_path, sampler):
     def run(folder, epochs, resume=""):
         seed(11)

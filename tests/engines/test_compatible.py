@@ -452,7 +452,9 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny_manager, tmp_p
     assert (int(queue.seen), len(queue.queue)) == (32, 20)
 
 
-@pytest.mark.parametrize("change", [lambda pid: pid, lambda pid: 0])
+@pytest.mark.parametrize(
+    "change", [pytest.param(lambda pid: pid, marks=pytest.mark.slow), lambda pid: 0], ids=["true", "zero"]
+)
 def test_over_pseudo_labels_a_resumed_run_ends_alike_and_true_identities_are_not_looked_at(
     tiny_manager, tmp_path, change
 ):

@@ -108,6 +108,7 @@ def trained(tiny_manager, small_model, tmp_path, test_after=()):
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_test_in_the_middle_of_an_epoch_leaves_no_trace(tiny_manager, small_model, tmp_path):
     plain = trained(tiny_manager, small_model, tmp_path / "a")
     tested = trained(tiny_manager, small_model, tmp_path / "b", test_after=(0, 2, 5))

@@ -28,7 +28,7 @@ def engine_of(manager, model, **options):
     return ImagePTLEngine(manager, model, optimizer, SoftmaxObjective(), scheduler, use_gpu=False, **options)
 
 
-@pytest.mark.parametrize("sampler", ["RandomSampler", "RandomIdentitySampler"])
+@pytest.mark.parametrize("sampler", [pytest.param("RandomSampler", marks=pytest.mark.slow), "RandomIdentitySampler"])
 def test_a_resumed_run_equals_one_never_stopped(tiny_manager, small_model, tmp_path, sampler):
     options = {
         "transforms": ["random_flip", "random_crop", "random_patch", "random_erase"],
@@ -167,6 +167,7 @@ def test_other_settings(stopped):
         again(model={"name": "resnet18_ptl"}).run(save_dir=str(folder), max_epoch=3, resume="auto")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_stepped_schedule_can_be_made_longer(stopped):
     folder, again = stopped
     config = {
@@ -181,6 +182,7 @@ def test_a_run_with_a_stepped_schedule_can_be_made_longer(stopped):
     assert (folder / "model" / "model.pth.tar-4").is_file()
 
 
+@pytest.mark.slow
 def test_settings_that_training_does_not_see_may_change(stopped):
     folder, again = stopped
     config = {"data": {"save_dir": "here", "workers": 1}, "train": {"optim": "adam", "max_epoch": 3}}

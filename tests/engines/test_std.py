@@ -93,6 +93,7 @@ def test_what_a_feature_that_is_never_negative_cannot_reach():
     assert unreachable(own - 0.1, wanted) == unreachable(own, wanted.abs()) == ""
 
 
+@pytest.mark.slow
 def test_stock_torchreid_alone_loads_the_student(tiny_manager, tmp_path):
     engine = engine_of(tiny_manager())
     engine.run(save_dir=str(tmp_path), max_epoch=1)

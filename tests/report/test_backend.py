@@ -35,6 +35,7 @@ def test_pictures_are_drawn_whatever_backend_is_named(tmp_path, backend):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_letters_that_the_console_lacks_are_escaped():
     code = "from torchreid_ptl.cli.arguments import report_user_errors\n"
     code += "print(report_user_errors(lambda: print('log/\\u00e9t\\u00e9 \\u2713')))"

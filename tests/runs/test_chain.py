@@ -218,6 +218,7 @@ def test_a_stage_whose_beginning_was_trained_again_is_trained_again(copy, monkey
     assert trained == [(f"1-{TINY}", False), ("2-cells", True)]  # the first moves its results aside
 
 
+@pytest.mark.slow
 def test_a_stage_without_results_is_tested_and_not_trained_again(copy, capsys, monkeypatch):
     folder, command = copy
     (folder / f"1-{TINY}" / "results.json").unlink()
@@ -227,6 +228,7 @@ def test_a_stage_without_results_is_tested_and_not_trained_again(copy, capsys, m
     assert (folder / f"1-{TINY}" / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_another_test_is_made_of_all_stages_and_none_is_trained_again(copy, capsys, monkeypatch):
     folder, command = copy
     monkeypatch.setattr(ImagePTLEngine, "train", lambda *_, **__: pytest.fail("trained again"))

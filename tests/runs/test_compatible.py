@@ -138,6 +138,7 @@ def test_only_testing_needs_no_old_weights_and_leaves_no_bank(tmp_path, tiny_roo
     assert json.loads((tmp_path / "log" / "results.json").read_text())["epochs"] == 0
 
 
+@pytest.mark.slow
 def test_a_file_of_features_instead_of_the_model(tmp_path, tiny_root, old, capsys):
     """It names images of another place and lacks some; the training goes as it would with the model."""
     with_model = engine_of(asked(tmp_path, tiny_root, old))
@@ -157,6 +158,7 @@ def test_a_file_of_features_instead_of_the_model(tmp_path, tiny_root, old, capsy
     assert not (tmp_path / "log" / "comparison").exists()
 
 
+@pytest.mark.slow
 def test_a_bank_for_several_runs(tmp_path, tiny_root, old, capsys):
     bank = tmp_path / "shared" / "old.npy"
     kept = ["compat.bank", str(bank)]
@@ -185,6 +187,7 @@ def test_weights_of_0_are_the_plain_run_of_the_same_command(tmp_path, tiny_root,
     assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
+@pytest.mark.slow
 def test_an_old_model_of_another_dimension(tmp_path, tiny_root, monkeypatch, capsys):
     weights = saved(tmp_path / "old.pth", name="shufflenet_v2_x0_5")  # 1024 dimensions
     options = asked(tmp_path, tiny_root, "", "compat.old", "shufflenet_v2_x0_5", "compat.old_weights", weights)
@@ -208,6 +211,7 @@ def test_an_old_model_of_another_dimension(tmp_path, tiny_root, monkeypatch, cap
     assert "model.embedding is 64 and old descriptors have 1024" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_old_classifier(tmp_path, tiny_root, old, capsys):
     """Found beside the old checkpoints, or named; unless it knows all identities it must be asked for."""
     bct = ["compat.losses", "['bct']"]

@@ -80,6 +80,7 @@ def test_the_objective_beside_the_teacher(tmp_path, tiny_root, teacher):
     assert engine.objective.lambda_ == 0.5
 
 
+@pytest.mark.slow
 def test_a_teacher_is_what_its_checkpoint_says(tmp_path, tiny_root, teacher):
     """Without cells, and with images of another size and normalisation than the student's."""
     asked = ["model.name", "osnet_x0_25_ptl", "ptl.cells", "False", "loss.name", "softmax", "train.max_epoch", "1"]

@@ -151,6 +151,7 @@ def test_texts_that_are_no_file_names(tmp_path):
     assert [run.config.model.load_weights for run in runs] == ["a/b c", "a-b-c", long, ""]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_its_single_runs(asked, tmp_path, tiny_root, capsys):
     assert main(asked("--values", "train.lr", "0.004", "1e-3", "--seeds", "1", "2", keys=["train.max_epoch", "1"])) == 0
     out = capsys.readouterr().out

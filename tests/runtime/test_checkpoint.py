@@ -57,6 +57,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["model.pth.tar-1"]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow(tmp_path):
     """The system refuses to write on, as on a full disk."""
     code = f"""
