@@ -126,6 +126,13 @@ def test_a_test_in_the_middle_counts_neither_for_the_best_nor_for_the_history(ti
     assert (first["tested"], first["best_score"], last["tested"]) == (False, -1.0, True)
 
 
+def test_too_little_memory_for_the_test_is_found_before_training(tiny_manager, small_model, tmp_path):
+    engine = engine_of(tiny_manager(), small_model())
+    with pytest.raises(ValueError, match="memory_mb=1e-05 does not hold one query row against 10 gallery images"):
+        engine.run(save_dir=str(tmp_path), max_epoch=1, memory_mb=1e-5)
+    assert "loss" not in engine.history
+
+
 def test_evaluating_restores_modes_states_and_random_numbers(small_model):
     model = small_model().train()
     model.backbone.conv2.eval()

@@ -345,8 +345,8 @@ def test_distances_on_two_devices():
 
 def test_least_memory_works():
     with pytest.raises(ValueError, match="the least that works is 8$"):
-        RERANK._rows_per_block(1_000_000, 7)
-    assert RERANK._rows_per_block(1_000_000, 8) == 1
+        RERANK.rows_per_block(1_000_000, 7)
+    assert RERANK.rows_per_block(1_000_000, 8) == 1
 
 
 def test_share_of_two_thirds_is_exact_in_the_host():

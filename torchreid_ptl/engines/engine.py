@@ -17,6 +17,7 @@ from ..data.batches import draw_batches
 from ..data.reading import BadImageError
 from ..evaluation import Descriptors, EvaluationOptions, RankingResult, VersionComparison, rank
 from ..evaluation.backfill import FRACTIONS
+from ..evaluation.memory import require_memory
 from ..runtime.device import device_of
 from ..runtime.errors import ArgumentError
 from ..runtime.files import archive, naming
@@ -144,10 +145,12 @@ class ImagePTLEngine(torchreid.engine.Engine):
 
         Raises:
             NonFiniteLossError: a loss became NaN or infinite.
+            ValueError: ``memory_mb`` is too small for a test.
         """
         self.save_dir = Path(save_dir)
         folder = self.save_dir / CHECKPOINTS
         options = EvaluationOptions.of(**test)
+        self._require_memory(options)
         if test_only:
             if resume:
                 restore(self, folder, resume, only_testing=True)
@@ -343,6 +346,10 @@ class ImagePTLEngine(torchreid.engine.Engine):
         result = self.results[name] = rank(sides[0], sides[1], on_device, progress=long_progress(pairs))
         print(result.summary(options.ranks))
         self._write_events({f"Test/{name}/rank1": result.rank(1), f"Test/{name}/mAP": result.mAP}, self.epoch)
+
+    def _require_memory(self, options: EvaluationOptions) -> None:
+        for sides in self.test_loader.values():
+            require_memory(len(sides["query"].dataset), len(sides["gallery"].dataset), options, self.device)
 
     def _place(self, images: Tensor) -> Tensor:
         return images.to(self.device, non_blocking=True, memory_format=self.memory_format)

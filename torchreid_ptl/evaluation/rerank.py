@@ -79,7 +79,7 @@ def reciprocal_codes(
     everyone: AllPairs, k1: int, k2: int, memory_mb: float, progress: Progress | None = None
 ) -> tuple[sparse.csr_array, Tensor]:
     """The codes V' (N, N) of :func:`rerank`, and the largest squared distance of each image to any, (N,)."""
-    rows = _rows_per_block(everyone.total, memory_mb)
+    rows = rows_per_block(everyone.total, memory_mb)
     neighbours = _scan(everyone, max(k1 + 1, k2), rows, progress)
     sets = expanded_sets(neighbours.images, k1)
     original = _at_places(sets, neighbours, everyone, rows)
@@ -124,7 +124,8 @@ def _read(
     return AllPairs(*distances)
 
 
-def _rows_per_block(total: int, memory_mb: float) -> int:
+def rows_per_block(total: int, memory_mb: float) -> int:
+    """Rows against all images that MiB hold; a ValueError says the least that holds one."""
     row = total * _BYTES_PER_PAIR
     rows = int(memory_mb * 2**20) // row
     if rows < 1:
